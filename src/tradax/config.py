@@ -1,0 +1,249 @@
+"""One frozen dataclass serves the command line, the configuration file and `vmap`.
+
+    @config
+    class Config:
+        learning_rate: float = setting(3e-4, above=0)
+        '''Adam step size.'''
+
+Fields typed `float` (or `float | None`) are pytree leaves: a sweep over them is a `vmap`, and
+another value does not recompile. Everything else is static, and so are floats with
+`static=True` (those that set a shape or choose a program). Values are checked when the object
+is built, not when JAX takes it apart and puts it together.
+
+This module does not import JAX; `describe` reads a `Config` from source text, so that the help
+of the command line needs no import at all.
+"""
+
+import ast
+import dataclasses
+import difflib
+import math
+import types
+import typing
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, dataclass_transform, get_args, get_origin
+
+from tradax.errors import ConfigError
+
+_BOUNDS = {
+    "above": (lambda value, bound: value > bound, "above"),
+    "least": (lambda value, bound: value >= bound, "at least"),
+    "below": (lambda value, bound: value < bound, "below"),
+    "most": (lambda value, bound: value <= bound, "at most"),
+}
+
+
+def setting(
+    default: Any,
+    *,
+    above: float | None = None,
+    least: float | None = None,
+    below: float | None = None,
+    most: float | None = None,
+    static: bool = False,
+) -> Any:
+    """A field with bounds: `above`/`below` are exclusive, `least`/`most` inclusive.
+
+    For tuples the bounds hold for every element. `static=True` keeps a float out of the pytree.
+    """
+    bounds = {"above": above, "least": least, "below": below, "most": most}
+    bounds = {name: bound for name, bound in bounds.items() if bound is not None}
+    return dataclasses.field(default=default, metadata={"bounds": bounds, "static": static})
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(setting,))
+def config(cls: type | None = None, *, traced: bool = True):
+    """Make `cls` a frozen, keyword-only, checked dataclass; a pytree if `traced`.
+
+    A method `validate(self)`, if there is one, checks what concerns several fields; it runs only
+    where all of them are plain Python values.
+    """
+    if cls is None:
+        return lambda cls: config(cls, traced=traced)
+
+    def __post_init__(self):
+        _check(self)
+
+    cls.__post_init__ = __post_init__  # type: ignore[attr-defined]
+    cls = dataclasses.dataclass(frozen=True, kw_only=True)(cls)
+    if traced:
+        _register_pytree(cls)
+    return cls
+
+
+def from_dict(cls: type, values: dict[str, Any]) -> Any:
+    """Build `cls` from plain values (a YAML file, the command line). Unknown names are errors."""
+    hints = typing.get_type_hints(cls)
+    names = [field.name for field in dataclasses.fields(cls)]
+    for name in values:
+        if name not in names:
+            close = difflib.get_close_matches(name, names, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"allowed: {', '.join(names)}"
+            raise ConfigError(f"{section(cls)} has no option {name}; {hint}")
+    return cls(
+        **{
+            # YAML reads 1e-3 as a string and has no tuples.
+            name: tuple(value)
+            if get_origin(hints[name]) is tuple and isinstance(value, list)
+            else float(value)
+            if hints[name] is float and isinstance(value, str) and _is_number(value)
+            else value
+            for name, value in values.items()
+        }
+    )
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Plain values (numbers, strings, lists) of a config; the inverse of `from_dict`."""
+    plain = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if isinstance(value, tuple):
+            value = list(value)
+        elif hasattr(value, "item"):
+            value = value.item()
+        plain[field.name] = value
+    return plain
+
+
+def section(cls: type) -> str:
+    """The name under which a config's options stand: `ppo` for tradax.algorithms.ppo."""
+    return cls.__module__.rsplit(".", 1)[-1].lstrip("_")
+
+
+def _check(self: Any) -> None:
+    hints = typing.get_type_hints(type(self))
+    all_plain = True
+    for field in dataclasses.fields(self):
+        value = getattr(self, field.name)
+        if not isinstance(value, int | float | bool | str | tuple | None):
+            all_plain = False  # an array or a tracer: it was checked when it was a number
+            continue
+        name = f"{section(type(self))}.{field.name}"
+        if not _matches(value, hints[field.name]):
+            raise ConfigError(f"{name} is {value!r}; it must be {_words(hints[field.name])}")
+        for bound, limit in field.metadata.get("bounds", {}).items():
+            holds, word = _BOUNDS[bound]
+            for element in value if isinstance(value, tuple) else (value,):
+                if element is not None and not holds(element, limit):
+                    raise ConfigError(f"{name} is {value!r}; it must be {word} {limit}")
+    if all_plain and hasattr(self, "validate"):
+        self.validate()
+
+
+def _matches(value: Any, kind: Any) -> bool:
+    if isinstance(kind, types.UnionType) or get_origin(kind) is typing.Union:
+        return any(_matches(value, option) for option in get_args(kind))
+    if kind is type(None):
+        return value is None
+    if get_origin(kind) is Literal:
+        return value in get_args(kind)
+    if get_origin(kind) is tuple:
+        return isinstance(value, tuple) and all(_matches(v, get_args(kind)[0]) for v in value)
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, kind)
+
+
+def _words(kind: Any) -> str:
+    if isinstance(kind, types.UnionType) or get_origin(kind) is typing.Union:
+        return " or ".join(_words(option) for option in get_args(kind))
+    if get_origin(kind) is Literal:
+        return "one of " + ", ".join(map(str, get_args(kind)))
+    if get_origin(kind) is tuple:
+        return f"a list, each element {_words(get_args(kind)[0])}"
+    names = {float: "a finite number", int: "a whole number", bool: "true or false", str: "text"}
+    return names.get(kind, "none")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _register_pytree(cls: type) -> None:
+    import jax  # only modules that define something to train have traced configs
+
+    hints = typing.get_type_hints(cls)
+    fields = dataclasses.fields(cls)
+    leaves = [f.name for f in fields if _is_leaf(hints[f.name], f.metadata)]
+    static = [f.name for f in fields if f.name not in leaves]
+
+    def flatten_with_keys(self):
+        keyed = tuple((jax.tree_util.GetAttrKey(n), getattr(self, n)) for n in leaves)
+        return keyed, tuple(getattr(self, n) for n in static)
+
+    def flatten(self):
+        return tuple(getattr(self, n) for n in leaves), tuple(getattr(self, n) for n in static)
+
+    def unflatten(aux, children):
+        self = object.__new__(cls)  # past __init__: leaves may be tracers, or anything
+        for name, value in (*zip(leaves, children, strict=True), *zip(static, aux, strict=True)):
+            object.__setattr__(self, name, value)
+        return self
+
+    jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
+
+
+def _is_leaf(kind: Any, metadata: typing.Mapping) -> bool:
+    return (kind is float or set(get_args(kind)) == {float, type(None)}) and not metadata.get(
+        "static", False
+    )
+
+
+class Field(NamedTuple):
+    """One option as the source text declares it."""
+
+    name: str
+    kind: Any
+    default: Any
+    doc: str
+
+
+def describe(path: Path, name: str = "Config") -> tuple[str, list[Field]] | None:
+    """Read the dataclass `name` from a Python file without importing it.
+
+    Returns: its docstring and its fields, or None where the file has no such class.
+    """
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            break
+    else:
+        return None
+    fields = []
+    for statement, following in zip(node.body, [*node.body[1:], None], strict=True):
+        if not isinstance(statement, ast.AnnAssign) or not isinstance(statement.target, ast.Name):
+            continue
+        value = statement.value
+        if isinstance(value, ast.Call):  # setting(default, ...)
+            value = value.args[0]
+        doc = ""
+        if isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant):
+            doc = " ".join(str(following.value.value).split())
+        assert value is not None, f"{path}: {statement.target.id} needs a literal default"
+        kind = _kind(statement.annotation)
+        fields.append(Field(statement.target.id, kind, ast.literal_eval(value), doc))
+    return " ".join((ast.get_docstring(node) or "").split()), fields
+
+
+def _kind(node: ast.expr) -> Any:
+    """The type that an annotation means, from the few that configs use."""
+    if isinstance(node, ast.Constant) and node.value is None:
+        return type(None)
+    if isinstance(node, ast.Name):
+        return {"int": int, "float": float, "bool": bool, "str": str}[node.id]
+    if isinstance(node, ast.BinOp):
+        return _kind(node.left) | _kind(node.right)
+    if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name):
+        if node.value.id == "Literal":
+            choices = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
+            return Literal[tuple(ast.literal_eval(choice) for choice in choices)]
+        if node.value.id == "tuple" and isinstance(node.slice, ast.Tuple):
+            return tuple[_kind(node.slice.elts[0]), ...]
+    raise TypeError(f"unsupported annotation: {ast.unparse(node)}")

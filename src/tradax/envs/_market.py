@@ -1,0 +1,66 @@
+"""What all market environments share: factored observations, equality by value, fills, costs."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from gymnax.environments import spaces
+from gymnax.environments.environment import Environment
+
+
+class MarketEnvironment(Environment):
+    """A gymnax environment whose observation is a row of a table and a small account.
+
+    Subclasses define `market_table`, `row`, `account`, `account_size`, `reset_state`,
+    `step_state` and `is_truncated`. Fields that choose the program are plain values set in
+    `__init__`; two environments with equal fields are equal, so they share one compilation.
+    """
+
+    def market_table(self, params: Any) -> jax.Array:
+        """Features [T, F], the same whatever the agent does."""
+        raise NotImplementedError
+
+    def row(self, state: Any) -> jax.Array:
+        """The table's row that is observed, int32."""
+        raise NotImplementedError
+
+    def account(self, state: Any, params: Any) -> jax.Array:
+        """What depends on the agent, float32 [K]."""
+        raise NotImplementedError
+
+    def account_size(self, params: Any) -> int:
+        """K."""
+        raise NotImplementedError
+
+    def reset_state(self, key: jax.Array, params: Any) -> Any:
+        """The first state of an episode."""
+        raise NotImplementedError
+
+    def step_state(
+        self, key: jax.Array, state: Any, action: jax.Array, params: Any
+    ) -> tuple[Any, jax.Array, jax.Array, dict]:
+        """Returns: state, reward, terminated, info."""
+        raise NotImplementedError
+
+    def reset_env(self, key, params):
+        state = self.reset_state(key, params)
+        return self.get_obs(state, params), state
+
+    def step_env(self, key, state, action, params):
+        state, reward, terminated, info = self.step_state(key, state, action, params)
+        return self.get_obs(state, params), state, reward, terminated, info
+
+    def get_obs(self, state, params=None, key=None):
+        """The flat observation: concat(table[row], account)."""
+        table = self.market_table(params)
+        return jnp.concatenate([table[self.row(state)], self.account(state, params)])
+
+    def observation_space(self, params):
+        size = self.market_table(params).shape[-1] + self.account_size(params)
+        return spaces.Box(-jnp.inf, jnp.inf, (size,), jnp.float32)
+
+    def __eq__(self, other):
+        return type(self) is type(other) and vars(self) == vars(other)
+
+    def __hash__(self):
+        return hash((type(self), tuple(sorted(vars(self).items()))))

@@ -1,0 +1,179 @@
+"""Multilayer perceptrons that understand factored observations.
+
+In a price-taker market the features do not depend on what the agent does. The first layer is
+therefore split,
+
+    concat(table[row], account) @ W  =  table[row] @ W_market + account @ W_account,
+
+and the market part is computed once per table row or once per observation, whichever is less
+work. During a rollout the weights are fixed, so it is tabulated beforehand.
+"""
+
+import math
+from collections.abc import Sequence
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from tradax.spaces import Factored, Observation, Spec
+
+ACTIVATIONS = {
+    "tanh": jnp.tanh,
+    "relu": jax.nn.relu,
+    "elu": jax.nn.elu,
+    "gelu": jax.nn.gelu,
+    "silu": jax.nn.silu,
+}
+
+_BLOCK = 128
+
+
+class Dense(eqx.Module):
+    """y = x W + b, with W [inputs, outputs]."""
+
+    weight: jax.Array
+    bias: jax.Array
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return matmul(x, self.weight) + self.bias
+
+
+class FirstLayer(eqx.Module):
+    """A dense layer whose input is a flat or a factored observation."""
+
+    market: jax.Array
+    """[F, H]; F = 0 where observations are flat."""
+    account: jax.Array
+    """[K, H]"""
+    bias: jax.Array
+
+    def __call__(self, obs: Observation, table: jax.Array | None = None) -> jax.Array:
+        if not isinstance(obs, Factored):
+            return obs @ jnp.concatenate([self.market, self.account]) + self.bias
+        assert table is not None, "a factored observation needs its market table"
+        if math.prod(obs.row.shape) > table.shape[0]:
+            market = (table @ self.market)[obs.row]
+        else:
+            market = table[obs.row] @ self.market
+        return market + obs.account @ self.account + self.bias
+
+
+class TabulatedFirstLayer(eqx.Module):
+    """`FirstLayer` with its market part already computed for every row."""
+
+    projection: jax.Array
+    """[T, H], bias included."""
+    account: jax.Array
+
+    def __call__(self, obs: Observation, table: jax.Array | None = None) -> jax.Array:
+        assert isinstance(obs, Factored)
+        return self.projection[obs.row] + obs.account @ self.account
+
+
+class MLP(eqx.Module):
+    """Hidden layers with one activation, then a linear output layer."""
+
+    first: FirstLayer | TabulatedFirstLayer
+    rest: tuple[Dense, ...]
+    activation: str = eqx.field(static=True)
+
+    def __call__(self, obs: Observation, table: jax.Array | None = None) -> jax.Array:
+        """Args: obs [..., D] or factored [...]. Returns: [..., outputs]."""
+        activation = ACTIVATIONS[self.activation]
+        x = self.first(obs, table)
+        for layer in self.rest:
+            x = layer(activation(x))
+        return x
+
+    def tabulate(self, table: jax.Array) -> "MLP":
+        """The same function for fixed weights, its market part computed for all T rows."""
+        assert isinstance(self.first, FirstLayer)
+        projection = table @ self.first.market + self.first.bias
+        return MLP(TabulatedFirstLayer(projection, self.first.account), self.rest, self.activation)
+
+
+def mlp(
+    key: jax.Array,
+    spec: Spec,
+    hidden: Sequence[int],
+    outputs: int,
+    activation: str,
+    *,
+    output_scale: float | Sequence[float] = 1.0,
+) -> MLP:
+    """An MLP with orthogonal weights (gain sqrt 2) and zero biases.
+
+    Args:
+        output_scale: gain of the last layer; one for all outputs, or one for each.
+    """
+    sizes = [spec.size, *hidden, outputs]
+    orthogonal = jax.nn.initializers.orthogonal
+    weights = []
+    for key, n_in, n_out in zip(
+        jax.random.split(key, len(sizes) - 1), sizes[:-1], sizes[1:], strict=True
+    ):
+        last = len(weights) == len(sizes) - 2
+        weight = orthogonal(1.0 if last else math.sqrt(2.0))(key, (n_in, n_out), jnp.float32)
+        weights.append(weight * jnp.asarray(output_scale, jnp.float32) if last else weight)
+    first = FirstLayer(
+        weights[0][: spec.market], weights[0][spec.market :], jnp.zeros(sizes[1], jnp.float32)
+    )
+    rest = tuple(Dense(w, jnp.zeros(w.shape[1], jnp.float32)) for w in weights[1:])
+    return MLP(first, rest, activation)
+
+
+class RunningMoments(eqx.Module):
+    """Running mean and variance of a stream of vectors (Chan et al. 1979, parallel update).
+
+    As a policy's first layer it standardises observations of environments that are not markets.
+    """
+
+    count: jax.Array
+    mean: jax.Array
+    var: jax.Array
+
+    @staticmethod
+    def create(size: tuple[int, ...]) -> "RunningMoments":
+        return RunningMoments(jnp.float32(1e-4), jnp.zeros(size), jnp.ones(size))
+
+    def update(self, batch: jax.Array) -> "RunningMoments":
+        """Args: batch [..., size]."""
+        batch = batch.reshape(-1, *self.mean.shape)
+        n, mean, var = batch.shape[0], batch.mean(0), batch.var(0)
+        total = self.count + n
+        delta = mean - self.mean
+        m2 = self.var * self.count + var * n + delta**2 * (self.count * n / total)
+        return RunningMoments(total, self.mean + delta * (n / total), m2 / total)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return jnp.clip((x - self.mean) / jnp.sqrt(self.var + 1e-8), -10.0, 10.0)
+
+
+@jax.custom_vjp
+def matmul(x: jax.Array, w: jax.Array) -> jax.Array:
+    """x @ w, with a weight gradient that is fast for tall x on CPU.
+
+    The gradient x^T dy of a tall x [N, I] reaches a third of the machine's peak when it is one
+    product; summed over blocks of 128 rows it is 1.1x faster for a whole training step.
+    """
+    return x @ w
+
+
+def _matmul_forward(x, w):
+    return x @ w, (x, w)
+
+
+def _matmul_backward(residuals, dy):
+    x, w = residuals
+    x2, dy2 = x.reshape(-1, x.shape[-1]), dy.reshape(-1, dy.shape[-1])
+    rows = x2.shape[0]
+    if jax.default_backend() == "cpu" and rows % _BLOCK == 0 and rows >= 4 * _BLOCK:
+        blocks = (x2.reshape(-1, _BLOCK, x2.shape[1]), dy2.reshape(-1, _BLOCK, dy2.shape[1]))
+        dw = jnp.einsum("nbi,nbo->nio", *blocks).sum(0)
+    else:
+        dw = x2.T @ dy2
+    return dy @ w.T, dw
+
+
+matmul.defvjp(_matmul_forward, _matmul_backward)

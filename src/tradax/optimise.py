@@ -1,0 +1,97 @@
+"""Tools of the update: shuffled minibatch epochs, optimisers, schedules."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from tradax.errors import ConfigError
+
+
+def minibatch_epochs(
+    update: Callable[[Any, Any], tuple[Any, Any]],
+    carry: Any,
+    batch: Any,
+    key: jax.Array,
+    *,
+    epochs: int,
+    minibatches: int,
+) -> tuple[Any, Any]:
+    """Run `update(carry, minibatch) -> (carry, metrics)` over fresh shuffles of the batch.
+
+    Args:
+        batch: pytree of arrays [N, ...]; N divides into `minibatches`.
+
+    Returns: carry, metrics stacked as [epochs, minibatches, ...].
+    """
+    rows = jax.tree.leaves(batch)[0].shape[0]
+
+    def one_minibatch(carry, index):
+        return update(carry, jax.tree.map(lambda x: x[index], batch))
+
+    def one_epoch(carry, key):
+        order = permutation(key, rows).reshape(minibatches, -1)
+        return jax.lax.scan(one_minibatch, carry, order)
+
+    return jax.lax.scan(one_epoch, carry, jax.random.split(key, epochs))
+
+
+def permutation(key: jax.Array, n: int) -> jax.Array:
+    """A pseudo-random permutation of 0..n-1 in O(n), without sorting.
+
+    A composition of bijections on the next power of two 2^k >= n: multiply by an odd number,
+    add, xor-shift, all modulo 2^k with keys of their own. Where n is not a power of two,
+    elements that land at n or above are sent through again until they do not (cycle walking),
+    which keeps it a bijection. Sorting random numbers takes 45% of a PPO update on CPU.
+    """
+    bits = max((n - 1).bit_length(), 1)
+    mask = jnp.uint32(2**bits - 1)
+    rounds = 4
+    multiplier, offset = jax.random.bits(key, (2, rounds), jnp.uint32)
+    multiplier = multiplier | 1
+    shift = max(bits // 2, 1)
+
+    def mix(x):
+        for i in range(rounds):
+            x = (x * multiplier[i] + offset[i]) & mask
+            x = x ^ (x >> shift)
+        return x
+
+    x = mix(jnp.arange(n, dtype=jnp.uint32))
+    if n != 2**bits:
+        x = jax.lax.while_loop(
+            lambda x: jnp.any(x >= n), lambda x: jnp.where(x >= n, mix(x), x), x
+        )
+    return x.astype(jnp.int32)
+
+
+def check_minibatches(n_steps: int, num_envs: int, minibatches: int) -> None:
+    """Raises ConfigError unless a rollout divides into equal minibatches."""
+    rows = n_steps * num_envs
+    if rows % minibatches:
+        fitting = ", ".join(str(m) for m in range(1, 65) if rows % m == 0)
+        raise ConfigError(
+            f"{rows} steps ({n_steps} steps x {num_envs} environments) do not divide into "
+            f"{minibatches} minibatches; use one of {fitting}"
+        )
+
+
+def adam(learning_rate: Any, *, max_grad_norm: Any) -> optax.GradientTransformation:
+    """Adam with epsilon 1e-5 after clipping by global norm. Both numbers may be traced."""
+    return optax.chain(
+        optax.clip_by_global_norm(max_grad_norm), optax.adam(learning_rate, eps=1e-5)
+    )
+
+
+def linear_anneal(start: Any, final_fraction: Any, done: jax.Array, horizon: jax.Array) -> jax.Array:
+    """From `start` at 0 updates done to `start * final_fraction` at `horizon` updates."""
+    progress = jnp.clip(done / jnp.maximum(horizon, 1.0), 0.0, 1.0)
+    return start * (1.0 - progress * (1.0 - final_fraction))
+
+
+def all_finite(tree: Any) -> jax.Array:
+    """Whether every floating-point number in the tree is finite."""
+    floats = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating)]
+    return jnp.stack([jnp.all(jnp.isfinite(x)) for x in floats]).all()

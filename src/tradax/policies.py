@@ -1,0 +1,143 @@
+"""Policies made of a network: what the algorithms learn and what users deploy."""
+
+from typing import Any, Literal, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from tradax.distributions import Categorical, DiagGaussian, Distribution
+from tradax.networks import MLP, RunningMoments
+from tradax.protocols import Actor, Policy
+from tradax.spaces import Observation, Spec
+
+Head = Literal["categorical", "gaussian"]
+
+
+def head_of(spec: Spec) -> Head:
+    """The distribution that fits a stochastic policy over the action space."""
+    return "categorical" if spec.action.discrete else "gaussian"
+
+
+def distribution(head: Head, outputs: jax.Array, log_std: jax.Array | None) -> Distribution:
+    """The distribution of actions that network outputs [..., n] parameterise."""
+    if head == "categorical":
+        return Categorical.from_logits(outputs)
+    assert log_std is not None
+    return DiagGaussian(outputs, log_std)
+
+
+class NetworkPolicy(Policy):
+    """An MLP, the distribution that its outputs parameterise, and its observation normaliser."""
+
+    network: MLP
+    log_std: jax.Array | None
+    """State-independent log standard deviation [d], for Gaussian policies."""
+    normalizer: RunningMoments | None
+    """First layer of policies for environments that are not markets."""
+    spec: Spec = eqx.field(static=True)
+    head: Head = eqx.field(static=True)
+
+    def distribution(self, obs: Observation, table: jax.Array | None = None) -> Distribution:
+        """Args: obs: flat [..., D], or factored with the market table."""
+        if self.normalizer is not None:
+            assert isinstance(obs, jax.Array)
+            obs = self.normalizer(obs)
+        return distribution(self.head, self.network(obs, table), self.log_std)
+
+    def act(self, obs: jax.Array, key: jax.Array | None = None) -> jax.Array:
+        """The action for observations as the environment gives them, clipped to the bounds.
+
+        Args:
+            obs: [..., D].
+            key: without it the deterministic action (the mode), with it a sample.
+        """
+        obs = jnp.asarray(obs, jnp.float32)
+        if obs.shape[-1:] != (self.spec.size,):
+            raise ValueError(
+                f"observations have shape {obs.shape}; the policy takes [..., {self.spec.size}]"
+            )
+        actions = self.distribution(obs)
+        action = actions.mode() if key is None else actions.sample(key)
+        return self.spec.action.clip(action)
+
+    def actor(self, *, sample: bool) -> "PolicyActor":
+        return PolicyActor(self, sample)
+
+
+class PolicyActor(Actor):
+    """A policy that acts, and notes nothing else. For evaluation."""
+
+    policy: NetworkPolicy
+    sample: bool = eqx.field(static=True)
+
+    def tabulate(self, table: jax.Array) -> "PolicyActor":
+        network = self.policy.network.tabulate(table)
+        return PolicyActor(eqx.tree_at(lambda p: p.network, self.policy, network), self.sample)
+
+    def __call__(self, obs: Observation, memory: Any, key: jax.Array):
+        actions = self.policy.distribution(obs)
+        return (actions.sample(key) if self.sample else actions.mode()), memory, ()
+
+
+class ActorCritic(eqx.Module):
+    """A policy network and a value network, or one network with an output more for both."""
+
+    actor: MLP
+    critic: MLP | None
+    """None where the actor's last output is the value."""
+    log_std: jax.Array | None
+
+    def __call__(
+        self, obs: Observation, table: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array]:
+        """Returns: parameters of the action distribution [..., n], value [...]."""
+        outputs = self.actor(obs, table)
+        if self.critic is None:
+            return outputs[..., :-1], outputs[..., -1]
+        return outputs, self.critic(obs, table)[..., 0]
+
+    def value(self, obs: Observation, table: jax.Array | None = None) -> jax.Array:
+        if self.critic is None:
+            return self(obs, table)[1]
+        return self.critic(obs, table)[..., 0]
+
+    def tabulate(self, table: jax.Array) -> "ActorCritic":
+        critic = self.critic.tabulate(table) if self.critic is not None else None
+        return ActorCritic(self.actor.tabulate(table), critic, self.log_std)
+
+    def policy(self, spec: Spec, normalizer: RunningMoments | None) -> NetworkPolicy:
+        """What remains to deploy once training is over: the policy network alone."""
+        network = self.actor
+        if self.critic is None:
+            last = network.rest[-1]
+            last = type(last)(last.weight[:, :-1], last.bias[:-1])
+            network = eqx.tree_at(lambda n: n.rest[-1], network, last)
+        return NetworkPolicy(network, self.log_std, normalizer, spec, head_of(spec))
+
+
+class Choice(NamedTuple):
+    """What a stochastic actor notes beside its action."""
+
+    log_prob: jax.Array
+    value: jax.Array
+
+
+class StochasticActor(Actor):
+    """Samples from an actor-critic and notes log-probability and value."""
+
+    network: ActorCritic
+    normalizer: RunningMoments | None
+    spec: Spec = eqx.field(static=True)
+
+    def tabulate(self, table: jax.Array) -> "StochasticActor":
+        return StochasticActor(self.network.tabulate(table), self.normalizer, self.spec)
+
+    def __call__(self, obs: Observation, memory: Any, key: jax.Array):
+        if self.normalizer is not None:
+            assert isinstance(obs, jax.Array)
+            obs = self.normalizer(obs)
+        outputs, value = self.network(obs)
+        actions = distribution(head_of(self.spec), outputs, self.network.log_std)
+        action = actions.sample(key)
+        return action, memory, Choice(actions.log_prob(action), value)

@@ -1,0 +1,176 @@
+"""The few interfaces on which everything else stands.
+
+A `Source` steps environments and returns `Experience`; an `Algorithm` says how to act
+(`actor`) and learns from experience (`learn`); one loop (`tradax.training`) composes them. All
+of them are equinox modules or NamedTuples whose leaves are arrays, so they pass through `jit`
+as arguments, and `vmap` over them trains many seeds, symbols or settings at once.
+"""
+
+import abc
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+
+from tradax.spaces import Observation, Spec
+
+Metrics = dict[str, jax.Array]
+
+
+class Experience(NamedTuple):
+    """Transitions in time order; every field is [T, B, ...]."""
+
+    obs: Observation
+    action: jax.Array
+    """As the policy chose it; the environment was given `spec.action.clip(action)`."""
+    reward: jax.Array
+    next_obs: Observation
+    """The true next observation, never that of the reset which may have followed."""
+    terminated: jax.Array
+    truncated: jax.Array
+    extras: Any
+    """What the actor noted beside the action, such as its log-probability and value."""
+    table: jax.Array | None
+    """Market table [M, F] to which `Factored.row` points; None for flat observations."""
+
+    @property
+    def done(self) -> jax.Array:
+        return self.terminated | self.truncated
+
+
+class Finished(NamedTuple):
+    """Sums over the episodes that ended while experience was collected."""
+
+    episodes: jax.Array
+    return_sum: jax.Array
+    length_sum: jax.Array
+
+
+class Actor(eqx.Module):
+    """Behaviour while collecting, for a batch of environments at once."""
+
+    def tabulate(self, table: jax.Array) -> "Actor":
+        """The same behaviour with the market part of its networks computed for every table row.
+
+        Weights do not change during a rollout, so this is paid once, not at every step.
+        """
+        return self
+
+    def initial_memory(self, batch: int) -> Any:
+        """What the actor carries from step to step (exploration noise), for `batch` episodes."""
+        return ()
+
+    @abc.abstractmethod
+    def __call__(
+        self, obs: Observation, memory: Any, key: jax.Array
+    ) -> tuple[jax.Array, Any, Any]:
+        """Returns: action [B, ...], memory, extras."""
+
+
+class Policy(eqx.Module):
+    """What one deploys. Takes observations exactly as the environment gives them."""
+
+    spec: eqx.AbstractVar[Spec]
+
+    @abc.abstractmethod
+    def act(self, obs: jax.Array, key: jax.Array | None = None) -> jax.Array:
+        """The action for flat observations [..., D]: the deterministic one without a key."""
+
+    @abc.abstractmethod
+    def actor(self, *, sample: bool) -> Actor:
+        """The same policy as an actor, for evaluation and logging."""
+
+
+class Source(eqx.Module):
+    """Where experience comes from: the only code that steps environments."""
+
+    spec: eqx.AbstractVar[Spec]
+    num_envs: eqx.AbstractVar[int]
+
+    @property
+    def jittable(self) -> bool:
+        """Whether `collect` may be traced together with `learn`."""
+        return True
+
+    @abc.abstractmethod
+    def reset(self, key: jax.Array, actor: Actor) -> Any:
+        """The carry from which `collect` goes on."""
+
+    @abc.abstractmethod
+    def collect(
+        self, carry: Any, actor: Actor, key: jax.Array, n_steps: int
+    ) -> tuple[Any, Experience, Finished]:
+        """Act for `n_steps` steps in every environment."""
+
+    @abc.abstractmethod
+    def episodes(self, actor: Actor, key: jax.Array, limit: int) -> tuple[jax.Array, jax.Array]:
+        """Play one episode in every environment, at most `limit` steps; stop when all have ended.
+
+        Returns: returns [B], lengths [B].
+        """
+
+
+class Algorithm(eqx.Module):
+    """How to learn: a frozen `Config`, a `Spec`, and four pure functions of them."""
+
+    config: eqx.AbstractVar[Any]
+    spec: eqx.AbstractVar[Spec]
+    horizon: eqx.AbstractVar[jax.Array]
+    """float32: number of updates of the whole run, for annealing. The loop sets it."""
+
+    @abc.abstractmethod
+    def init(self, key: jax.Array) -> Any:
+        """Everything that is learned: parameters, optimiser state, statistics."""
+
+    @abc.abstractmethod
+    def actor(self, learner: Any) -> Actor:
+        """Behaviour while collecting."""
+
+    @abc.abstractmethod
+    def learn(self, learner: Any, experience: Experience, key: jax.Array) -> tuple[Any, Metrics]:
+        """One update; pure."""
+
+    @abc.abstractmethod
+    def policy(self, learner: Any) -> Policy:
+        """What one deploys."""
+
+    @property
+    @abc.abstractmethod
+    def steps_per_update(self) -> int:
+        """Environment steps that one update consumes, over all environments."""
+
+    def collect(
+        self, learner: Any, source: Source, carry: Any, key: jax.Array
+    ) -> tuple[Any, Experience, Finished]:
+        """Gather what one update needs."""
+        return source.collect(carry, self.actor(learner), key, self.config.n_steps)
+
+
+class TrainState(NamedTuple):
+    """All that resuming needs."""
+
+    learner: Any
+    carry: Any
+    key: jax.Array
+    update: jax.Array
+    """int32: updates done."""
+
+
+def init(algorithm: Algorithm, source: Source, key: jax.Array) -> TrainState:
+    """The state before the first update."""
+    learner_key, carry_key, key = jax.random.split(key, 3)
+    learner = algorithm.init(learner_key)
+    carry = source.reset(carry_key, algorithm.actor(learner))
+    return TrainState(learner, carry, key, jax.numpy.int32(0))
+
+
+def step(
+    algorithm: Algorithm, source: Source, state: TrainState
+) -> tuple[TrainState, Metrics, Finished]:
+    """Collect, then learn: one update of any algorithm from any source."""
+    collect_key, learn_key, key = jax.random.split(state.key, 3)
+    carry, experience, finished = algorithm.collect(
+        state.learner, source, state.carry, collect_key
+    )
+    learner, metrics = algorithm.learn(state.learner, experience, learn_key)
+    return TrainState(learner, carry, key, state.update + 1), metrics, finished

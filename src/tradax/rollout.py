@@ -1,0 +1,285 @@
+"""Sources of experience: the only place where environments are stepped.
+
+`JaxSource` steps a gymnax environment inside the compiled program. Market environments give
+factored observations (`tradax.envs._market`); other gymnax environments give flat ones.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from tradax.envs._market import MarketEnvironment
+from tradax.errors import TradaxError
+from tradax.protocols import Actor, Experience, Finished, Source
+from tradax.spaces import Factored, Observation, Spec, action_spec
+
+_CHECK_EVERY = 32  # steps between looks at whether all episodes have ended
+
+
+class Carry(NamedTuple):
+    """Where collecting goes on; every field is [B, ...]."""
+
+    env_state: Any
+    obs: Observation
+    memory: Any
+    episode_return: jax.Array
+    episode_length: jax.Array
+
+
+class JaxSource(Source):
+    """`num_envs` copies of a gymnax environment, stepped on the device."""
+
+    env: Any = eqx.field(static=True)
+    params: Any
+    spec: Spec = eqx.field(static=True)
+    num_envs: int = eqx.field(static=True)
+
+    def table(self) -> jax.Array | None:
+        """The market table [T, F] to which factored observations point."""
+        if isinstance(self.env, MarketEnvironment):
+            return self.env.market_table(self.params)
+        return None
+
+    def reset(self, key: jax.Array, actor: Actor) -> Carry:
+        env_state, obs = jax.vmap(self._reset_one)(jax.random.split(key, self.num_envs))
+        zeros = jnp.zeros(self.num_envs)
+        return Carry(env_state, obs, actor.initial_memory(self.num_envs), zeros, zeros)
+
+    def collect(
+        self, carry: Carry, actor: Actor, key: jax.Array, n_steps: int
+    ) -> tuple[Carry, Experience, Finished]:
+        table = self.table()
+        see, actor = self._prepare(actor, table, n_steps)
+
+        def one_step(carry_and_sums, keys):
+            carry, sums = carry_and_sums
+            action, memory, extras = actor(see(carry.obs), carry.memory, keys[0])
+            step = jax.vmap(self._step_one)(
+                keys[1:], carry.env_state, self.spec.action.clip(action)
+            )
+            done = step.terminated | step.truncated
+            episode_return = carry.episode_return + step.reward
+            episode_length = carry.episode_length + 1.0
+            sums = Finished(
+                sums.episodes + done,
+                sums.return_sum + jnp.where(done, episode_return, 0.0),
+                sums.length_sum + jnp.where(done, episode_length, 0.0),
+            )
+            memory = _where(done, actor.initial_memory(self.num_envs), memory)
+            next_carry = Carry(
+                step.state,
+                step.obs,
+                memory,
+                jnp.where(done, 0.0, episode_return),
+                jnp.where(done, 0.0, episode_length),
+            )
+            record = (
+                carry.obs,
+                action,
+                step.reward,
+                step.next_obs,
+                step.terminated,
+                step.truncated,
+                extras,
+            )
+            return (next_carry, sums), record
+
+        # All keys at once: a key split inside the scan costs a launch of its own every step.
+        keys = jax.random.split(key, (n_steps, 1 + self.num_envs))
+        zeros = jnp.zeros(self.num_envs)
+        (carry, sums), record = jax.lax.scan(
+            one_step, (carry, Finished(zeros, zeros, zeros)), keys
+        )
+        return carry, Experience(*record, table), jax.tree.map(jnp.sum, sums)
+
+    def episodes(self, actor: Actor, key: jax.Array, limit: int) -> tuple[jax.Array, jax.Array]:
+        see, actor = self._prepare(actor, self.table(), limit)
+        reset_key, key = jax.random.split(key)
+        carry = self.reset(reset_key, actor)
+
+        def one_step(state, step_key):
+            carry, alive = state
+            act_key, env_key = jax.random.split(step_key)
+            action, memory, _ = actor(see(carry.obs), carry.memory, act_key)
+            step = jax.vmap(self._step_one)(
+                jax.random.split(env_key, self.num_envs),
+                carry.env_state,
+                self.spec.action.clip(action),
+            )
+            carry = Carry(
+                step.state,
+                step.obs,
+                memory,
+                carry.episode_return + jnp.where(alive, step.reward, 0.0),
+                carry.episode_length + alive,
+            )
+            return (carry, alive & ~(step.terminated | step.truncated)), None
+
+        def block(state):
+            steps, *rest = state
+            keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(
+                steps + jnp.arange(_CHECK_EVERY)
+            )
+            rest, _ = jax.lax.scan(one_step, tuple(rest), keys)
+            return (steps + _CHECK_EVERY, *rest)
+
+        alive = jnp.ones(self.num_envs, bool)
+        _, carry, _ = jax.lax.while_loop(
+            lambda state: (state[0] < limit) & jnp.any(state[2]), block, (0, carry, alive)
+        )
+        return carry.episode_return, carry.episode_length
+
+    def walk(self, actor: Actor, key: jax.Array, n_steps: int) -> tuple[jax.Array, dict]:
+        """Follow one episode and keep what the environment says at every step.
+
+        Returns: actions [n_steps, ...] as the environment was given them, and its `info`
+        [n_steps, ...] with `done` added; steps after the end of the episode repeat its last.
+        """
+        see, actor = self._prepare(actor, self.table(), n_steps)
+        reset_key, key = jax.random.split(key)
+        env_state, obs = self._reset_one(reset_key)
+        memory = actor.initial_memory(1)
+
+        def one_step(state, key):
+            env_state, obs, memory, over = state
+            act_key, env_key = jax.random.split(key)
+            batched = jax.tree.map(lambda x: x[None], obs)
+            action, memory, _ = actor(see(batched), memory, act_key)
+            action = self.spec.action.clip(action[0])
+            step = self._step_one(env_key, env_state, action)
+            over_now = over | step.terminated | step.truncated
+            env_state, obs = jax.tree.map(
+                lambda new, old: jnp.where(over_now, old, new),
+                (step.state, step.obs),
+                (env_state, obs),
+            )
+            info = {**step.info, "reward": step.reward, "over": over, "done": over_now}
+            return (env_state, obs, memory, over_now), (action, info)
+
+        state = (env_state, obs, memory, jnp.bool_(False))
+        _, (actions, info) = jax.lax.scan(one_step, state, jax.random.split(key, n_steps))
+        return actions, info
+
+    def _prepare(self, actor: Actor, table: jax.Array | None, n_steps: int):
+        """How the actor is shown observations: by row if tabulating is less work, else flat."""
+        if table is None:
+            return (lambda obs: obs), actor
+        if table.shape[0] <= n_steps * self.num_envs:
+            return (lambda obs: obs), actor.tabulate(table)
+        return (lambda obs: obs.flat(table)), actor
+
+    def _reset_one(self, key: jax.Array) -> tuple[Any, Observation]:
+        if isinstance(self.env, MarketEnvironment):
+            state = self.env.reset_state(key, self.params)
+            return state, self._factored(state)
+        obs, state = self.env.reset(key, self.params)
+        # gymnax's states hold Python numbers at reset, and a scan needs arrays of one type.
+        _, fixed, *_ = jax.eval_shape(
+            self.env.step, key, state, self._any_action(), self.params
+        )
+        state = jax.tree.map(lambda x, like: jnp.asarray(x, like.dtype), state, fixed)
+        return state, jnp.ravel(obs).astype(jnp.float32)
+
+    def _step_one(self, key: jax.Array, state: Any, action: jax.Array) -> "Step":
+        if isinstance(self.env, MarketEnvironment):
+            # Our own: no wrapper to go through, and an observation by row.
+            step_key, reset_key = jax.random.split(key)
+            stepped, reward, terminated, info = self.env.step_state(
+                step_key, state, action, self.params
+            )
+            truncated = self.env.is_truncated(stepped, self.params) & ~terminated
+            next_obs = self._factored(stepped)
+            fresh = self.env.reset_state(reset_key, self.params)
+            state = _where(terminated | truncated, fresh, stepped)
+            return Step(
+                state, self._factored(state), next_obs, reward, terminated, truncated, info
+            )
+        shape = self.env.action_space(self.params).shape
+        obs, state, reward, terminated, truncated, info = self.env.step(
+            key, state, action.reshape(shape), self.params
+        )
+        next_obs = jnp.ravel(info["final_observation"]).astype(jnp.float32)
+        obs = jnp.ravel(obs).astype(jnp.float32)
+        reward = jnp.asarray(reward, jnp.float32).reshape(())
+        truncated = truncated & ~terminated
+        return Step(state, obs, next_obs, reward, terminated, truncated, {})
+
+    def _factored(self, state: Any) -> Factored:
+        return Factored(self.env.row(state), self.env.account(state, self.params))
+
+    def _any_action(self) -> jax.Array:
+        spec = self.spec.action
+        if spec.discrete:
+            return jnp.int32(0)
+        shape = self.env.action_space(self.params).shape
+        return jnp.zeros(shape, jnp.float32)
+
+
+class Step(NamedTuple):
+    state: Any
+    """After a reset, where the episode has ended."""
+    obs: Observation
+    """Of `state`."""
+    next_obs: Observation
+    """The true next observation."""
+    reward: jax.Array
+    terminated: jax.Array
+    truncated: jax.Array
+    info: dict
+
+
+def jax_source(env: Any, params: Any = None, *, num_envs: int = 1) -> JaxSource:
+    """A source from a gymnax environment: one of ours, a gymnax name, or a user's object.
+
+    Raises:
+        TradaxError: unknown name, unsupported spaces, or fewer than one environment.
+    """
+    if num_envs < 1:
+        raise TradaxError(f"num_envs is {num_envs}; it must be at least 1")
+    if isinstance(env, str):
+        env, default_params = gymnax_environment(env)
+        params = default_params if params is None else params
+    if params is None:
+        params = env.default_params
+    action = action_spec(env.action_space(params))
+    if isinstance(env, MarketEnvironment):
+        spec = Spec(env.market_table(params).shape[-1], env.account_size(params), action)
+    else:
+        size = 1
+        for length in env.observation_space(params).shape:
+            size *= length
+        spec = Spec(0, size, action)
+    params = jax.tree.map(jnp.asarray, params)
+    return JaxSource(env, params, spec, num_envs)
+
+
+@functools.cache  # gymnax environments hash by identity: a second copy would compile again
+def gymnax_environment(name: str) -> tuple[Any, Any]:
+    """A gymnax environment by its name, and its default parameters.
+
+    Raises:
+        TradaxError: the name is unknown; the message lists near ones.
+    """
+    import difflib
+
+    import gymnax
+
+    names = [str(n) for n in gymnax.registered_envs]
+    if name not in names:
+        close = difflib.get_close_matches(name, names, n=3) or names
+        raise TradaxError(f"unknown environment {name}; did you mean {', '.join(close)}?")
+    env, params = gymnax.make(name)
+    return env, params
+
+
+def _where(condition: jax.Array, x: Any, y: Any) -> Any:
+    """Choose between two pytrees; `condition` [...] broadcasts over trailing axes."""
+
+    def choose(x, y):
+        x, y = jnp.asarray(x), jnp.asarray(y)
+        return jnp.where(condition.reshape(condition.shape + (1,) * (x.ndim - condition.ndim)), x, y)
+
+    return jax.tree.map(choose, x, y)

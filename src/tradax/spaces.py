@@ -1,0 +1,91 @@
+"""Static, hashable descriptions of what an agent sees and does."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from tradax.errors import TradaxError
+
+
+class Factored(NamedTuple):
+    """An observation of a price-taker market: the market's part does not depend on the agent.
+
+    The flat observation, as other libraries see it, is `concat(table[row], account)`.
+    """
+
+    row: jax.Array
+    """int32 [...]: row of the market table [T, F]."""
+    account: jax.Array
+    """float32 [..., K]: what depends on the agent: position, cash, time left."""
+
+    def flat(self, table: jax.Array) -> jax.Array:
+        """The observation as one vector, [..., F + K]."""
+        return jnp.concatenate([table[self.row], self.account], axis=-1)
+
+
+Observation = Factored | jax.Array
+
+
+@dataclass(frozen=True)
+class ActionSpec:
+    """Either `n` discrete actions or a box `[low, high]` (tuples, one element a dimension)."""
+
+    n: int | None = None
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
+
+    @property
+    def discrete(self) -> bool:
+        return self.n is not None
+
+    @property
+    def size(self) -> int:
+        """Number of network outputs that parameterise a distribution's mean or logits."""
+        return self.n if self.n is not None else len(self.low)
+
+    def clip(self, action: jax.Array) -> jax.Array:
+        """The action that the environment is given, for one that an unbounded policy chose."""
+        if self.discrete:
+            return action
+        return jnp.clip(action, jnp.array(self.low), jnp.array(self.high))
+
+
+@dataclass(frozen=True)
+class Spec:
+    """Sizes of observation and action.
+
+    A flat observation of D numbers is `market=0, account=D`.
+    """
+
+    market: int
+    account: int
+    action: ActionSpec
+
+    @property
+    def size(self) -> int:
+        """Length of the flat observation."""
+        return self.market + self.account
+
+
+def action_spec(space) -> ActionSpec:
+    """The description of a gymnax or Gymnasium action space.
+
+    Raises:
+        TradaxError: for spaces other than Discrete and one-dimensional Box.
+    """
+    if type(space).__name__ == "Discrete":
+        return ActionSpec(n=int(space.n))
+    if type(space).__name__ == "Box":
+        shape = tuple(space.shape)
+        if len(shape) > 1:
+            raise TradaxError(f"actions of shape {shape} are not supported; flatten them to 1 axis")
+        low = jnp.broadcast_to(jnp.asarray(space.low, jnp.float32), shape or (1,))
+        high = jnp.broadcast_to(jnp.asarray(space.high, jnp.float32), shape or (1,))
+        if not bool(jnp.all(jnp.isfinite(low) & jnp.isfinite(high))):
+            raise TradaxError("unbounded action spaces are not supported; rescale them to a box")
+        return ActionSpec(low=tuple(map(float, low)), high=tuple(map(float, high)))
+    raise TradaxError(
+        f"action space {type(space).__name__} is not supported; use Discrete or a 1-dimensional Box"
+    )
