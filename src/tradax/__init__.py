@@ -1,0 +1,49 @@
+"""tradax learns trading and execution policies from market data, wholly on the device.
+
+    import tradax
+
+    result = tradax.train(algorithm="ppo", env="trading", data="sp500", total_timesteps=1_000_000)
+    print(result.summary["verdict"]["headline"])
+
+The names here are imported when they are first used, so that `import tradax` costs nothing.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "train": "tradax.experiment",
+    "Result": "tradax.experiment",
+    "evaluate": "tradax.evaluation.scoring",
+    "load_policy": "tradax.model_file",
+    "save_policy": "tradax.model_file",
+    "TradaxError": "tradax.errors",
+}
+
+__all__ = [
+    "Result",
+    "TradaxError",
+    "__version__",
+    "evaluate",
+    "load_policy",
+    "save_policy",
+    "train",
+]
+
+if TYPE_CHECKING:
+    from tradax.errors import TradaxError
+    from tradax.evaluation.scoring import evaluate
+    from tradax.experiment import Result, train
+    from tradax.model_file import load_policy, save_policy
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'tradax' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

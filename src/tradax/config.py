@@ -2,7 +2,7 @@
 
     @config
     class Config:
-        learning_rate: float = setting(3e-4, above=0)
+        learning_rate: float = setting(default=3e-4, above=0)
         '''Adam step size.'''
 
 Fields typed `float` (or `float | None`) are pytree leaves: a sweep over them is a `vmap`, and
@@ -52,7 +52,7 @@ def setting(
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(setting,))
-def config(cls: type | None = None, *, traced: bool = True):
+def config(cls: Any = None, *, traced: bool = True) -> Any:
     """Make `cls` a frozen, keyword-only, checked dataclass; a pytree if `traced`.
 
     A method `validate(self)`, if there is one, checks what concerns several fields; it runs only
@@ -141,7 +141,9 @@ def _matches(value: Any, kind: Any) -> bool:
     if get_origin(kind) is tuple:
         return isinstance(value, tuple) and all(_matches(v, get_args(kind)[0]) for v in value)
     if kind is float:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        return (
+            isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        )
     if kind is int:
         return isinstance(value, int) and not isinstance(value, bool)
     return isinstance(value, kind)
@@ -222,7 +224,8 @@ def describe(path: Path, name: str = "Config") -> tuple[str, list[Field]] | None
             continue
         value = statement.value
         if isinstance(value, ast.Call):  # setting(default, ...)
-            value = value.args[0]
+            keywords = {keyword.arg: keyword.value for keyword in value.keywords}
+            value = keywords.get("default") or value.args[0]
         doc = ""
         if isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant):
             doc = " ".join(str(following.value.value).split())

@@ -110,11 +110,10 @@ def mlp(
     sizes = [spec.size, *hidden, outputs]
     orthogonal = jax.nn.initializers.orthogonal
     weights = []
-    for key, n_in, n_out in zip(
-        jax.random.split(key, len(sizes) - 1), sizes[:-1], sizes[1:], strict=True
-    ):
+    layer_keys = jax.random.split(key, len(sizes) - 1)
+    for layer_key, n_in, n_out in zip(layer_keys, sizes[:-1], sizes[1:], strict=True):
         last = len(weights) == len(sizes) - 2
-        weight = orthogonal(1.0 if last else math.sqrt(2.0))(key, (n_in, n_out), jnp.float32)
+        weight = orthogonal(1.0 if last else math.sqrt(2.0))(layer_key, (n_in, n_out), jnp.float32)
         weights.append(weight * jnp.asarray(output_scale, jnp.float32) if last else weight)
     first = FirstLayer(
         weights[0][: spec.market], weights[0][spec.market :], jnp.zeros(sizes[1], jnp.float32)

@@ -61,9 +61,7 @@ def permutation(key: jax.Array, n: int) -> jax.Array:
 
     x = mix(jnp.arange(n, dtype=jnp.uint32))
     if n != 2**bits:
-        x = jax.lax.while_loop(
-            lambda x: jnp.any(x >= n), lambda x: jnp.where(x >= n, mix(x), x), x
-        )
+        x = jax.lax.while_loop(lambda x: jnp.any(x >= n), lambda x: jnp.where(x >= n, mix(x), x), x)
     return x.astype(jnp.int32)
 
 
@@ -85,7 +83,9 @@ def adam(learning_rate: Any, *, max_grad_norm: Any) -> optax.GradientTransformat
     )
 
 
-def linear_anneal(start: Any, final_fraction: Any, done: jax.Array, horizon: jax.Array) -> jax.Array:
+def linear_anneal(
+    start: Any, final_fraction: Any, done: jax.Array, horizon: jax.Array
+) -> jax.Array:
     """From `start` at 0 updates done to `start * final_fraction` at `horizon` updates."""
     progress = jnp.clip(done / jnp.maximum(horizon, 1.0), 0.0, 1.0)
     return start * (1.0 - progress * (1.0 - final_fraction))

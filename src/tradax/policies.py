@@ -113,7 +113,13 @@ class ActorCritic(eqx.Module):
             last = network.rest[-1]
             last = type(last)(last.weight[:, :-1], last.bias[:-1])
             network = eqx.tree_at(lambda n: n.rest[-1], network, last)
-        return NetworkPolicy(network, self.log_std, normalizer, spec, head_of(spec))
+        return NetworkPolicy(
+            network=network,
+            log_std=self.log_std,
+            normalizer=normalizer,
+            spec=spec,
+            head=head_of(spec),
+        )
 
 
 class Choice(NamedTuple):

@@ -61,9 +61,7 @@ class Actor(eqx.Module):
         return ()
 
     @abc.abstractmethod
-    def __call__(
-        self, obs: Observation, memory: Any, key: jax.Array
-    ) -> tuple[jax.Array, Any, Any]:
+    def __call__(self, obs: Observation, memory: Any, key: jax.Array) -> tuple[jax.Array, Any, Any]:
         """Returns: action [B, ...], memory, extras."""
 
 
@@ -169,8 +167,6 @@ def step(
 ) -> tuple[TrainState, Metrics, Finished]:
     """Collect, then learn: one update of any algorithm from any source."""
     collect_key, learn_key, key = jax.random.split(state.key, 3)
-    carry, experience, finished = algorithm.collect(
-        state.learner, source, state.carry, collect_key
-    )
+    carry, experience, finished = algorithm.collect(state.learner, source, state.carry, collect_key)
     learner, metrics = algorithm.learn(state.learner, experience, learn_key)
     return TrainState(learner, carry, key, state.update + 1), metrics, finished

@@ -90,9 +90,7 @@ class JaxSource(Source):
         # All keys at once: a key split inside the scan costs a launch of its own every step.
         keys = jax.random.split(key, (n_steps, 1 + self.num_envs))
         zeros = jnp.zeros(self.num_envs)
-        (carry, sums), record = jax.lax.scan(
-            one_step, (carry, Finished(zeros, zeros, zeros)), keys
-        )
+        (carry, sums), record = jax.lax.scan(one_step, (carry, Finished(zeros, zeros, zeros)), keys)
         return carry, Experience(*record, table), jax.tree.map(jnp.sum, sums)
 
     def episodes(self, actor: Actor, key: jax.Array, limit: int) -> tuple[jax.Array, jax.Array]:
@@ -120,9 +118,7 @@ class JaxSource(Source):
 
         def block(state):
             steps, *rest = state
-            keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(
-                steps + jnp.arange(_CHECK_EVERY)
-            )
+            keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(steps + jnp.arange(_CHECK_EVERY))
             rest, _ = jax.lax.scan(one_step, tuple(rest), keys)
             return (steps + _CHECK_EVERY, *rest)
 
@@ -177,9 +173,7 @@ class JaxSource(Source):
             return state, self._factored(state)
         obs, state = self.env.reset(key, self.params)
         # gymnax's states hold Python numbers at reset, and a scan needs arrays of one type.
-        _, fixed, *_ = jax.eval_shape(
-            self.env.step, key, state, self._any_action(), self.params
-        )
+        _, fixed, *_ = jax.eval_shape(self.env.step, key, state, self._any_action(), self.params)
         state = jax.tree.map(lambda x, like: jnp.asarray(x, like.dtype), state, fixed)
         return state, jnp.ravel(obs).astype(jnp.float32)
 
@@ -194,9 +188,7 @@ class JaxSource(Source):
             next_obs = self._factored(stepped)
             fresh = self.env.reset_state(reset_key, self.params)
             state = _where(terminated | truncated, fresh, stepped)
-            return Step(
-                state, self._factored(state), next_obs, reward, terminated, truncated, info
-            )
+            return Step(state, self._factored(state), next_obs, reward, terminated, truncated, info)
         shape = self.env.action_space(self.params).shape
         obs, state, reward, terminated, truncated, info = self.env.step(
             key, state, action.reshape(shape), self.params
@@ -253,7 +245,7 @@ def jax_source(env: Any, params: Any = None, *, num_envs: int = 1) -> JaxSource:
             size *= length
         spec = Spec(0, size, action)
     params = jax.tree.map(jnp.asarray, params)
-    return JaxSource(env, params, spec, num_envs)
+    return JaxSource(env=env, params=params, spec=spec, num_envs=num_envs)
 
 
 @functools.cache  # gymnax environments hash by identity: a second copy would compile again
@@ -280,6 +272,8 @@ def _where(condition: jax.Array, x: Any, y: Any) -> Any:
 
     def choose(x, y):
         x, y = jnp.asarray(x), jnp.asarray(y)
-        return jnp.where(condition.reshape(condition.shape + (1,) * (x.ndim - condition.ndim)), x, y)
+        return jnp.where(
+            condition.reshape(condition.shape + (1,) * (x.ndim - condition.ndim)), x, y
+        )
 
     return jax.tree.map(choose, x, y)

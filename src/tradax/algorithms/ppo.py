@@ -12,69 +12,69 @@ import optax
 
 from tradax.config import config, setting
 from tradax.errors import ConfigError
-from tradax.networks import ACTIVATIONS, RunningMoments, mlp
+from tradax.networks import RunningMoments, mlp
 from tradax.optimise import adam, check_minibatches, linear_anneal, minibatch_epochs
 from tradax.policies import ActorCritic, NetworkPolicy, StochasticActor, distribution, head_of
 from tradax.protocols import Algorithm, Experience, Metrics
 from tradax.returns import explained_variance, gae, standardise
-from tradax.spaces import Spec
+from tradax.spaces import Observation, Spec
 
 
 @config
 class Config:
     """PPO, clipped or with a KL penalty."""
 
-    num_envs: int = setting(64, least=1)
+    num_envs: int = setting(default=64, least=1)
     """Environments stepped side by side."""
-    n_steps: int = setting(64, least=1)
+    n_steps: int = setting(default=64, least=1)
     """Steps of every environment between updates."""
-    epochs: int = setting(4, least=1)
+    epochs: int = setting(default=4, least=1)
     """Passes over the collected steps in one update."""
-    minibatches: int = setting(8, least=1)
+    minibatches: int = setting(default=8, least=1)
     """Gradient steps in one pass; must divide num_envs x n_steps."""
-    learning_rate: float = setting(1e-3, above=0)
+    learning_rate: float = setting(default=1e-3, above=0)
     """Adam step size at the first update."""
-    final_learning_rate_fraction: float = setting(0.0, least=0, most=1)
+    final_learning_rate_fraction: float = setting(default=0.0, least=0, most=1)
     """What is left of the learning rate at the last update, annealed linearly. 1: constant."""
-    gamma: float = setting(0.99, least=0, most=1)
+    gamma: float = setting(default=0.99, least=0, most=1)
     """Discount a step."""
-    gae_lambda: float = setting(0.95, least=0, most=1)
+    gae_lambda: float = setting(default=0.95, least=0, most=1)
     """Lambda of generalised advantage estimation: 0 the TD error, 1 the Monte Carlo return."""
     objective: Literal["clip", "kl"] = "clip"
     """Clipped surrogate, or a penalty on the divergence from the old policy."""
-    clip_range: float = setting(0.2, above=0)
+    clip_range: float = setting(default=0.2, above=0)
     """The probability ratio counts up to 1 +- this."""
-    kl_coefficient: float = setting(1.0, least=0)
+    kl_coefficient: float = setting(default=1.0, least=0)
     """Weight of the KL penalty, at the start if adaptive."""
     kl_adaptive: bool = True
     """Double or halve the KL weight when the KL leaves [target / 1.5, target x 1.5]."""
-    kl_penalty_target: float = setting(0.01, above=0)
+    kl_penalty_target: float = setting(default=0.01, above=0)
     """KL an update that the adaptive weight steers to, in nats."""
-    target_kl: float | None = setting(None, above=0)
+    target_kl: float | None = setting(default=None, above=0)
     """Stop an update once its KL exceeds 1.5 times this, in nats. None: never."""
-    value_coefficient: float = setting(0.5, least=0)
+    value_coefficient: float = setting(default=0.5, least=0)
     """Weight of the value loss."""
-    value_clip_range: float | None = setting(None, above=0)
+    value_clip_range: float | None = setting(default=None, above=0)
     """Limit a value's change in one update to this, in reward units. None: no limit."""
-    entropy_coefficient: float = setting(0.0, least=0)
+    entropy_coefficient: float = setting(default=0.0, least=0)
     """Weight of the entropy bonus."""
-    max_grad_norm: float = setting(0.5, above=0)
+    max_grad_norm: float = setting(default=0.5, above=0)
     """Gradients are scaled down to this global norm."""
     normalize_advantages: bool = True
     """Zero mean and unit variance of advantages in every minibatch."""
     normalize_observations: bool = True
     """Running mean and variance of observations; markets bring their own normaliser."""
-    normalize_rewards: bool = False
-    """Divide rewards by the running standard deviation of the discounted return; not in markets."""
-    reward_clip: float | None = setting(None, above=0)
+    normalize_rewards: bool = True
+    """Divide rewards by the running standard deviation of the discounted return."""
+    reward_clip: float | None = setting(default=None, above=0)
     """Clip (normalised) rewards to +- this before learning."""
-    hidden_sizes: tuple[int, ...] = setting((64, 64), least=1)
+    hidden_sizes: tuple[int, ...] = setting(default=(64, 64), least=1)
     """Width of each hidden layer."""
     activation: Literal["tanh", "relu", "elu", "gelu", "silu"] = "tanh"
     """Activation of hidden layers."""
     shared_network: bool = False
     """One network for policy and value instead of two."""
-    initial_log_std: float = setting(0.0, least=-5, most=2)
+    initial_log_std: float = setting(default=0.0, least=-5, most=2)
     """Log standard deviation of continuous actions at the start."""
 
     def validate(self):
@@ -99,7 +99,7 @@ class Learner(NamedTuple):
 class Batch(NamedTuple):
     """What the loss needs of each step; [N, ...]."""
 
-    obs: jax.Array
+    obs: Observation
     action: jax.Array
     log_prob: jax.Array
     value: jax.Array
@@ -131,11 +131,11 @@ class PPO(Algorithm):
         flat = spec.market == 0
         return Learner(
             network=network,
-            opt_state=self._optimiser(jnp.int32(0)).init(network),
+            opt_state=self._optimiser(jnp.int32(0)).init(network),  # type: ignore[arg-type]
             observations=RunningMoments.create((spec.account,))
             if flat and c.normalize_observations
             else None,
-            returns=RunningMoments.create(()) if flat and c.normalize_rewards else None,
+            returns=RunningMoments.create(()) if c.normalize_rewards else None,
             discounted_return=jnp.zeros(c.num_envs),
             kl_weight=jnp.asarray(c.kl_coefficient, jnp.float32),
             updates=jnp.int32(0),
@@ -258,7 +258,10 @@ class PPO(Algorithm):
         c = self.config
         if learner.observations is not None:
             raw, scale = experience.obs, learner.observations
-            experience = experience._replace(obs=scale(raw), next_obs=scale(experience.next_obs))
+            following = experience.next_obs
+            assert isinstance(raw, jax.Array)
+            assert isinstance(following, jax.Array)
+            experience = experience._replace(obs=scale(raw), next_obs=scale(following))
             learner = learner._replace(observations=scale.update(raw))
         if learner.returns is not None:
 
@@ -290,9 +293,7 @@ class PPO(Algorithm):
 
     def _learning_rate(self, updates: jax.Array) -> jax.Array:
         c = self.config
-        return linear_anneal(
-            c.learning_rate, c.final_learning_rate_fraction, updates, self.horizon
-        )
+        return linear_anneal(c.learning_rate, c.final_learning_rate_fraction, updates, self.horizon)
 
     def _optimiser(self, updates: jax.Array) -> optax.GradientTransformation:
         return adam(self._learning_rate(updates), max_grad_norm=self.config.max_grad_norm)
@@ -300,4 +301,4 @@ class PPO(Algorithm):
 
 def make(config: Config, spec: Spec, horizon: jax.Array) -> PPO:
     """Raises ConfigError where the options do not fit the action space."""
-    return PPO(config, spec, horizon)
+    return PPO(config=config, spec=spec, horizon=horizon)

@@ -37,7 +37,7 @@ class MarketEnvironment(Environment):
         raise NotImplementedError
 
     def step_state(
-        self, key: jax.Array, state: Any, action: jax.Array, params: Any
+        self, key: jax.Array, state: Any, action: Any, params: Any
     ) -> tuple[Any, jax.Array, jax.Array, dict]:
         """Returns: state, reward, terminated, info."""
         raise NotImplementedError

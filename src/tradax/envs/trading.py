@@ -32,7 +32,7 @@ from flax import struct
 from gymnax.environments import spaces
 
 from tradax.config import config, setting
-from tradax.data.pipeline import Market
+from tradax.data.pipeline import Market, Pipeline
 from tradax.data.splits import Span
 from tradax.envs._market import MarketEnvironment
 from tradax.errors import DataError
@@ -42,42 +42,42 @@ from tradax.errors import DataError
 class Config:
     """Trading one asset: direction and size."""
 
-    initial_cash: float = setting(100_000.0, above=0)
+    initial_cash: float = setting(default=100_000.0, above=0)
     """Cash at the start, in the currency of the prices."""
-    episode_length: int = setting(252, least=1)
+    episode_length: int = setting(default=252, least=1)
     """Bars in a training episode; evaluation walks its whole span."""
     fill: Literal["next_open", "next_close", "close"] = "next_open"
     """Price at which an order is filled; "close" is look-ahead."""
-    commission_bps: float = setting(5.0, least=0, below=10_000)
+    commission_bps: float = setting(default=5.0, least=0, below=10_000)
     """Commission, in basis points of the traded value."""
-    commission_min: float = setting(0.0, least=0)
+    commission_min: float = setting(default=0.0, least=0)
     """Least commission of an order, in currency."""
-    half_spread_bps: float = setting(1.0, least=0, below=10_000)
+    half_spread_bps: float = setting(default=1.0, least=0, below=10_000)
     """Half the bid-ask spread, in basis points of the price."""
-    impact: float = setting(0.0, least=0)
+    impact: float = setting(default=0.0, least=0)
     """Coefficient of square-root volume impact, in units of the bar's volatility."""
-    lot_size: float | None = setting(None, above=0, static=True)
+    lot_size: float | None = setting(default=None, above=0, static=True)
     """Shares are bought and sold in multiples of this. None: fractions of shares."""
     allow_short: bool = False
     """Selling may go below zero shares."""
-    leverage: float = setting(1.0, above=0, most=10)
+    leverage: float = setting(default=1.0, above=0, most=10)
     """Largest position that an order may reach, as a multiple of net worth."""
-    borrow_rate: float = setting(0.03, least=0)
+    borrow_rate: float = setting(default=0.03, least=0)
     """Annual rate on borrowed shares and on negative cash."""
-    cash_rate: float = setting(0.0, above=-1)
+    cash_rate: float = setting(default=0.0, above=-1)
     """Annual interest on cash."""
-    stop_loss: float | None = setting(None, above=0, below=1)
+    stop_loss: float | None = setting(default=None, above=0, below=1)
     """Close a position that has lost this fraction of its entry price. None: never."""
-    take_profit: float | None = setting(None, above=0)
+    take_profit: float | None = setting(default=None, above=0)
     """Close a position that has gained this fraction of its entry price. None: never."""
-    ruin_level: float = setting(0.1, least=0, below=1)
+    ruin_level: float = setting(default=0.1, least=0, below=1)
     """The episode terminates when net worth falls to this fraction of the initial cash."""
     reward: Literal["log_return", "profit", "differential_sharpe", "mean_variance"] = "log_return"
     """What is summed: log return of net worth, profit over initial cash, differential Sharpe
     ratio, or return minus risk_aversion times its squared deviation from the running mean."""
-    risk_aversion: float = setting(1.0, least=0)
+    risk_aversion: float = setting(default=1.0, least=0)
     """Weight of the variance in the mean_variance reward."""
-    sharpe_rate: float = setting(0.01, above=0, most=1)
+    sharpe_rate: float = setting(default=0.01, above=0, most=1)
     """Adaptation rate of the running moments that two of the rewards use."""
 
 
@@ -181,11 +181,13 @@ class Trading(MarketEnvironment):
         return "trading"
 
     @property
-    def default_params(self) -> TradingParams:
+    def default_params(self) -> TradingParams:  # type: ignore[override]
         """A small seeded random walk, so that the environment works without data."""
-        from tradax.data.pipeline import random_walk_market
+        from tradax.data.features import Config as FeatureConfig
+        from tradax.data.synthetic import geometric_brownian_motion
 
-        market = random_walk_market(rows=512)
+        bars = geometric_brownian_motion(512)
+        (market,) = Pipeline.fit(bars, FeatureConfig(indicators=False)).transform(bars)
         return make(Config(), market, Span(market.first_row, len(market.close) - 1))[1]
 
     @property
@@ -340,9 +342,7 @@ class Trading(MarketEnvironment):
         value = jnp.abs(shares) * fill_price
         commission = jnp.maximum(value * params.commission, params.commission_min)
         sent = (value > 0) & (commission <= value)
-        shares, value, commission = (
-            jnp.where(sent, x, 0.0) for x in (shares, value, commission)
-        )
+        shares, value, commission = (jnp.where(sent, x, 0.0) for x in (shares, value, commission))
 
         after = holdings.shares + shares
         grows = jnp.abs(after) > jnp.abs(holdings.shares)
@@ -402,7 +402,7 @@ def make(config: Config, market: Market | tuple[Market, ...], train: Span):
 
     Returns: (Trading, TradingParams).
     """
-    markets = (market,) if isinstance(market, Market) else tuple(market)
+    markets: tuple[Market, ...] = (market,) if isinstance(market, Market) else market
     rows = {len(m.close) for m in markets}
     if len(rows) > 1:
         raise DataError("symbols of different length cannot share an environment")

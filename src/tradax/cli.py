@@ -1,0 +1,323 @@
+"""The command line: arguments in, calls out.
+
+Options of algorithms and environments are read from their source text, and nothing of JAX is
+imported before a command runs, so that help comes at once.
+"""
+
+import dataclasses
+import sys
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from tradax import discovery
+from tradax.config import Field
+from tradax.errors import TradaxError
+
+_TEST_RUN_TIMESTEPS = 20_000
+
+
+@dataclasses.dataclass(kw_only=True)
+class TrainOptions:
+    """Train a policy, test it on held-out data, write a report."""
+
+    algorithm: str = "ppo"
+    """How to learn; see `tradax list`."""
+    env: str = "trading"
+    """A market (see `tradax list`) or a gymnax name such as CartPole-v1."""
+    data: tuple[str, ...] = ("sp500",)
+    """Sample name(s), or CSV or Parquet file(s): one a symbol, or one with a symbol column."""
+    symbols: tuple[str, ...] | None = None
+    """Which of the data's symbols; all by default."""
+    signals: tuple[str, ...] | None = None
+    """Which extra columns are features; all numeric ones by default."""
+    timesteps: int = 1_000_000
+    """Environment steps to train for."""
+    seed: int = 0
+    """Equal seeds give equal runs on one machine's CPU."""
+    test_run: bool = False
+    """A short run (20,000 steps) that shows whether everything works."""
+    skip_posterior: bool = False
+    """Leave out the Bayesian posterior of the test's Sharpe ratio."""
+    no_preprocessing: bool = False
+    """Give the agent plain returns and signals: no indicators, no normaliser."""
+    closes_only: bool = False
+    """The data has no open, high and low; use closes for all of them."""
+    intersection: bool = False
+    """Keep only the timestamps that all symbols share."""
+    shared_policy: bool = False
+    """One policy for all symbols, instead of one each."""
+    train_fraction: float = 0.7
+    """Share of rows, the earliest, to train on."""
+    validation_fraction: float = 0.15
+    """Share of rows, the next, to choose the best policy on; the rest is the test."""
+    evaluations: int = 20
+    """How often the policy is validated during training."""
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    """Where to compute."""
+    out: str | None = None
+    """Folder for the results; runs/ENV-ALGORITHM-1, -2, ... by default."""
+    resume: str | None = None
+    """Go on with an interrupted run's folder; its own settings count."""
+    debug: bool = False
+    """Show tracebacks."""
+
+
+@dataclasses.dataclass(kw_only=True)
+class RunOptions:
+    """Which run."""
+
+    run: tyro.conf.Positional[str]
+    """A run directory that `tradax train` wrote."""
+    skip_posterior: bool = False
+    """Leave out the Bayesian posterior."""
+    debug: bool = False
+    """Show tracebacks."""
+
+
+@dataclasses.dataclass(kw_only=True)
+class CheckOptions:
+    """Which files."""
+
+    files: tyro.conf.Positional[tuple[str, ...]]
+    """CSV or Parquet files."""
+    debug: bool = False
+    """Show tracebacks."""
+
+
+_COMMANDS = {
+    "train": "train a policy, test it on held-out data, write a report",
+    "evaluate": "test a run's policy again and print the figures",
+    "report": "write a run's report.html and summary.json again",
+    "data check": "print every problem of price files",
+    "list": "algorithms, markets and sample data",
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command. Returns the exit code: 0, 2 for what the user can mend, 130 for Ctrl-C."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in arguments
+    try:
+        return _dispatch(arguments)
+    except TradaxError as error:
+        if debug:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return TradaxError.exit_code
+    except KeyboardInterrupt:
+        if debug:
+            raise
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_usage())
+        return 0
+    if arguments[0] == "--version":
+        from tradax import __version__
+
+        print(f"tradax {__version__}")
+        return 0
+    if arguments[0] == "data" and arguments[1:2] == ["check"]:
+        return _check(tyro.cli(CheckOptions, prog="tradax data check", args=arguments[2:]))
+    match arguments[0]:
+        case "train":
+            return _train(arguments[1:])
+        case "evaluate":
+            return _evaluate(tyro.cli(RunOptions, prog="tradax evaluate", args=arguments[1:]))
+        case "report":
+            return _report(tyro.cli(RunOptions, prog="tradax report", args=arguments[1:]))
+        case "list":
+            return _list()
+    import difflib
+
+    close = difflib.get_close_matches(" ".join(arguments[:2]), _COMMANDS, n=1, cutoff=0.4)
+    hint = f"; did you mean tradax {close[0]}?" if close else ""
+    raise TradaxError(f"no command {arguments[0]}{hint}\n\n{_usage()}")
+
+
+def _usage() -> str:
+    width = max(map(len, _COMMANDS))
+    lines = [f"  tradax {name:<{width}}  {text}" for name, text in _COMMANDS.items()]
+    return (
+        "tradax learns trading and execution policies from market data.\n\n"
+        + "\n".join(lines)
+        + "\n\nEvery command explains its options with --help."
+    )
+
+
+def _train(arguments: list[str]) -> int:
+    options, settings = _parse_train(arguments)
+    from tradax import device
+
+    device.use(options.device)
+    device.keep_compiled_programs()
+    from tradax.experiment import train
+
+    result = train(
+        algorithm=options.algorithm,
+        env=options.env,
+        data=options.data[0] if len(options.data) == 1 else list(options.data),
+        symbols=list(options.symbols) if options.symbols else None,
+        signals=list(options.signals) if options.signals is not None else None,
+        total_timesteps=_TEST_RUN_TIMESTEPS if options.test_run else options.timesteps,
+        seed=options.seed,
+        settings=settings,
+        preprocessing=not options.no_preprocessing,
+        closes_only=options.closes_only,
+        intersection=options.intersection,
+        shared_policy=options.shared_policy,
+        skip_posterior=options.skip_posterior,
+        train_fraction=options.train_fraction,
+        validation_fraction=options.validation_fraction,
+        evaluations=2 if options.test_run else options.evaluations,
+        out=options.out,
+        resume=options.resume,
+        progress=True,
+        command=" ".join(["tradax train", *arguments]),
+    )
+    if result.interrupted:
+        print(f"interrupted; go on with: tradax train --resume {result.run_dir}", file=sys.stderr)
+        return 130
+    _print_summary(result.summary)
+    print(_where(result.run_dir, result.summary))
+    return 0
+
+
+def _parse_train(arguments: list[str]) -> tuple[TrainOptions, dict[str, dict[str, Any]]]:
+    """The general options, and those of the chosen algorithm, environment and features."""
+    chosen = {
+        "algorithm": _peek(arguments, "--algorithm", "ppo"),
+        "env": _peek(arguments, "--env", "trading"),
+    }
+    if chosen["algorithm"] not in discovery.algorithms():
+        discovery.module("algorithms", chosen["algorithm"])  # raises, naming near ones
+    sections = {chosen["algorithm"]: discovery.options("algorithms", chosen["algorithm"])}
+    if chosen["env"] in discovery.environments():
+        sections[chosen["env"]] = discovery.options("envs", chosen["env"])
+        sections["features"] = discovery.options("data", "features")
+    classes = {name: _options_class(name, declared) for name, declared in sections.items()}
+    fields = [
+        (name, kind, dataclasses.field(default_factory=kind)) for name, kind in classes.items()
+    ]
+    options_class = dataclasses.make_dataclass("Train", fields, bases=(TrainOptions,), kw_only=True)
+    options_class.__doc__ = TrainOptions.__doc__
+    options = tyro.cli(options_class, prog="tradax train", args=arguments)
+    settings = {}
+    for name, section_fields in sections.items():
+        given = getattr(options, name)
+        changed = {
+            f.name: getattr(given, f.name)
+            for f in section_fields
+            if getattr(given, f.name) != f.default
+        }
+        if changed:
+            settings[name] = {
+                key: list(value) if isinstance(value, tuple) else value
+                for key, value in changed.items()
+            }
+    return options, settings
+
+
+def _options_class(name: str, options: list[Field]) -> type:
+    """A dataclass for tyro from what the source text declares."""
+    return dataclasses.make_dataclass(
+        name,
+        [
+            (
+                option.name,
+                Annotated[option.kind, tyro.conf.arg(help=option.doc)],
+                dataclasses.field(default=option.default),
+            )
+            for option in options
+        ],
+        frozen=True,
+    )
+
+
+def _peek(arguments: list[str], option: str, default: str) -> str:
+    """The value of an option that decides which other options there are."""
+    for index, argument in enumerate(arguments):
+        if argument == option and index + 1 < len(arguments):
+            return arguments[index + 1]
+        if argument.startswith(option + "="):
+            return argument.split("=", 1)[1]
+    return default
+
+
+def _evaluate(options: RunOptions) -> int:
+    from tradax import device
+
+    device.keep_compiled_programs()
+    from tradax.experiment import retest
+
+    _print_summary(retest(options.run, skip_posterior=options.skip_posterior, write=False))
+    return 0
+
+
+def _report(options: RunOptions) -> int:
+    from tradax import device
+
+    device.keep_compiled_programs()
+    from tradax.experiment import retest
+
+    outcome = retest(options.run, skip_posterior=options.skip_posterior, write=True)
+    print(_where(options.run, outcome))
+    return 0
+
+
+def _check(options: CheckOptions) -> int:
+    from tradax.data.bars import check_file
+
+    found = 0
+    for file in options.files:
+        problems = check_file(file)
+        found += len(problems)
+        for problem in problems or [f"{file}: no problem found"]:
+            print(problem)
+    return TradaxError.exit_code if found else 0
+
+
+def _list() -> int:
+    from tradax.data.samples import SAMPLES
+
+    for title, items in (
+        ("algorithms (--algorithm)", discovery.algorithms()),
+        ("markets (--env); any gymnax name works too", discovery.environments()),
+        ("sample data (--data)", SAMPLES),
+    ):
+        print(title)
+        for name, text in items.items():
+            print(f"  {name:<12} {text}")
+        print()
+    return 0
+
+
+def _print_summary(summary: dict[str, Any]) -> None:
+    """A table a symbol, on standard output."""
+    if "mean_return" in summary:
+        print(
+            f"mean return {summary['mean_return']:.2f} (standard deviation "
+            f"{summary['std_return']:.2f}, {summary['episodes']} episodes)"
+        )
+        return
+    for name, tested in summary.get("symbols", {summary.get("symbol"): summary}).items():
+        print(f"\n{name}: {tested['verdict']['headline']}")
+        print(f"{'':14}{'return':>9}{'a year':>9}{'Sharpe':>8}{'drawdown':>10}{'costs':>12}")
+        for strategy, m in tested["strategies"].items():
+            sharpe = "-" if m["sharpe"] is None else f"{m['sharpe']:.2f}"
+            print(
+                f"{strategy.replace('_', ' '):14}{m['total_return']:>9.1%}"
+                f"{m['annual_return']:>9.1%}{sharpe:>8}{m['max_drawdown']:>10.1%}"
+                f"{m['costs']:>12,.0f}"
+            )
+
+
+def _where(folder: Any, summary: dict[str, Any]) -> str:
+    from pathlib import Path
+
+    reports = sorted(Path(folder).glob("**/report.html"))
+    return "\n".join(f"report: {path}" for path in reports) or f"results: {folder}"

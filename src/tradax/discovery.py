@@ -1,0 +1,58 @@
+"""Algorithms and environments, found by the names of their files.
+
+A module of `tradax.algorithms` or `tradax.envs` with a top-level `Config` is one; there is no
+registry. Listing them reads source text and imports nothing.
+"""
+
+import difflib
+import importlib
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+
+from tradax.config import Field, describe
+from tradax.errors import ConfigError
+
+_PACKAGE = Path(__file__).parent
+
+
+@cache
+def algorithms() -> dict[str, str]:
+    """Name -> one-line description."""
+    return _listed("algorithms")
+
+
+@cache
+def environments() -> dict[str, str]:
+    """Name -> one-line description, of the markets that come with tradax."""
+    return _listed("envs")
+
+
+def options(kind: str, name: str) -> list[Field]:
+    """The options of an algorithm (`kind="algorithms"`), environment (`"envs"`) or of `"data"`."""
+    described = describe(_PACKAGE / kind / f"{name}.py")
+    assert described is not None
+    return described[1]
+
+
+def module(kind: str, name: str) -> ModuleType:
+    """Import an algorithm or environment by name.
+
+    Raises:
+        ConfigError: there is none of that name; the message lists near ones.
+    """
+    names = _listed(kind)
+    if name not in names:
+        close = difflib.get_close_matches(name, names, n=3) or list(names)
+        what = {"algorithms": "algorithm", "envs": "environment"}[kind]
+        raise ConfigError(f"unknown {what} {name}; did you mean {', '.join(close)}?")
+    return importlib.import_module(f"tradax.{kind}.{name}")
+
+
+def _listed(kind: str) -> dict[str, str]:
+    found = {}
+    for path in sorted((_PACKAGE / kind).glob("[a-z]*.py")):
+        described = describe(path)
+        if described is not None:
+            found[path.stem] = described[0]
+    return found

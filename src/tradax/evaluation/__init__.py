@@ -1,0 +1,1 @@
+"""Whether what was learned is real: backtests, metrics, posterior, overfitting tests."""

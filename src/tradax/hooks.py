@@ -1,0 +1,111 @@
+"""What the training loop tells the outside: files, TensorBoard, the terminal."""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+from tradax.checkpoint import save_checkpoint
+from tradax.training import Hook, Progress, Row
+
+
+class MetricsFile(Hook):
+    """Appends rows to `metrics.jsonl`, one file a member. Numbers that do not exist are null."""
+
+    def __init__(self, folders: list[Path], *, keep_until_update: int = 0):
+        self._paths = [folder / "metrics.jsonl" for folder in folders]
+        for path in self._paths:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            kept = read_rows(path) if keep_until_update and path.exists() else []
+            lines = [json.dumps(row) for row in kept if row["update"] <= keep_until_update]
+            path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+
+    def on_row(self, row: Row, member: int) -> None:
+        with self._paths[member].open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row, allow_nan=False) + "\n")
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Rows of a `metrics.jsonl`; a last line that was cut off is left out."""
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows
+
+
+class TensorBoard(Hook):
+    """Event files that TensorBoard shows, one folder a member."""
+
+    def __init__(self, folders: list[Path]):
+        from tensorboardX import SummaryWriter  # 1.3 s where torch is installed
+
+        self._writers = [SummaryWriter(str(folder / "tensorboard")) for folder in folders]
+
+    def on_row(self, row: Row, member: int) -> None:
+        for name, value in row.items():
+            if isinstance(value, int | float) and name not in ("timesteps", "update"):
+                self._writers[member].add_scalar(f"train/{name}", value, row["timesteps"])
+
+    def on_save(self, progress: Progress, final: bool) -> None:
+        for writer in self._writers:
+            writer.close() if final else writer.flush()
+
+
+class Checkpoints(Hook):
+    """Saves what resuming needs when training stops, and in between every `seconds`."""
+
+    def __init__(self, folder: Path, *, seconds: float = 60.0):
+        self._folder, self._seconds, self._last = folder, seconds, time.monotonic()
+
+    def on_save(self, progress: Progress, final: bool) -> None:
+        if final or time.monotonic() - self._last >= self._seconds:
+            save_checkpoint(self._folder, progress)
+            self._last = time.monotonic()
+
+
+class Display(Hook):
+    """A progress bar on a terminal, plain lines elsewhere."""
+
+    def __init__(self, total_timesteps: int, *, lines: int = 10):
+        self._total = total_timesteps
+        self._next_line, self._every = 0, max(1, total_timesteps // lines)
+        self._returns: dict[int, float] = {}
+        self._scores: dict[int, float] = {}
+        self._bar = None
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+            self._bar = Progress(
+                TextColumn("training"),
+                BarColumn(),
+                TextColumn("{task.percentage:3.0f}%  {task.fields[figures]}"),
+                TimeRemainingColumn(),
+                console=Console(stderr=True),
+            )
+            self._task = self._bar.add_task("training", total=total_timesteps, figures="compiling")
+            self._bar.start()
+
+    def on_row(self, row: Row, member: int) -> None:
+        if isinstance(row["return"], float):
+            self._returns[member] = row["return"]
+        if isinstance(score := row.get("validation_score"), float):
+            self._scores[member] = score
+
+    def on_tick(self, timesteps: int, steps_per_second: float) -> None:
+        figures = f"{steps_per_second:,.0f} steps/s" if steps_per_second else "compiling"
+        for word, values in (("return", self._returns), ("validation", self._scores)):
+            if values:
+                figures += f"  {word} {sum(values.values()) / len(values):.4g}"
+        if self._bar is not None:
+            self._bar.update(self._task, completed=timesteps, figures=figures)
+        elif timesteps >= self._next_line or timesteps >= self._total:
+            print(f"{timesteps:>12,} steps  {figures}", file=sys.stderr, flush=True)
+            self._next_line = timesteps + self._every
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()

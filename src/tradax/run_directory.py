@@ -1,0 +1,123 @@
+"""A run's folder: what was asked, what was used, what came out.
+
+    config.yaml      everything that was asked for; enough to train the same again
+    manifest.json    versions, seed, data hash, git commit where there is one
+    metrics.jsonl    a row every so many updates        tensorboard/  the same
+    checkpoints/     to go on from                      trials.jsonl  every training on this folder
+    policy.zip       the best policy on validation      policy-last.zip  after the last update
+    pipeline.json, normalizer*.safetensors|joblib       features and their normaliser
+    summary.json, report.html                           the test
+
+With several symbols and a policy each, every symbol has a folder of its own inside.
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tradax.errors import ModelFileError, TradaxError
+from tradax.files import write_atomic, write_json
+
+_FORMAT = 1
+
+
+def create(out: Path | str | None, name: str, *, overwrite: bool = False) -> Path:
+    """A new, empty run folder: `out`, or runs/NAME-1, -2, ...
+
+    Raises:
+        TradaxError: `out` holds something already.
+    """
+    if out is not None:
+        folder = Path(out)
+        if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not overwrite)):
+            raise TradaxError(
+                f"{folder} exists and is not empty; give another --out, or go on with "
+                f"--resume {folder}"
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+    for number in range(1, 1_000_000):
+        folder = Path("runs") / f"{name}-{number}"
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return folder
+    raise TradaxError("the folder runs is full; give --out")
+
+
+def write_config(folder: Path, config: dict[str, Any]) -> None:
+    text = yaml.safe_dump({"format": _FORMAT, **config}, sort_keys=False)
+    write_atomic(folder / "config.yaml", text)
+
+
+def read_config(folder: Path | str) -> dict[str, Any]:
+    """Raises ModelFileError where `folder` is not a run's."""
+    path = Path(folder) / "config.yaml"
+    if not path.is_file():
+        raise ModelFileError(f"{folder}: not a run directory (it has no config.yaml)")
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        version = config.pop("format")
+    except (yaml.YAMLError, UnicodeDecodeError, KeyError, AttributeError, TypeError) as error:
+        raise ModelFileError(f"{path}: not a run's configuration ({error})") from None
+    if version > _FORMAT:
+        raise ModelFileError(f"{path}: format {version} is newer than this tradax reads")
+    return config
+
+
+def write_manifest(folder: Path, *, seed: int, data: dict[str, Any] | None, command: str) -> dict:
+    manifest = {
+        "command": command,
+        "seed": seed,
+        "data": data,
+        "versions": versions(),
+        "git_commit": _git_commit(),
+    }
+    write_json(folder / "manifest.json", manifest)
+    return manifest
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the libraries that decide the numbers."""
+    names = ("tradax", "jax", "jaxlib", "equinox", "optax", "gymnax", "numpy", "polars", "ta-lib")
+    found = {"python": platform.python_version()}
+    for name in names:
+        found[name] = importlib.metadata.version(name)
+    return found
+
+
+def add_trial(folder: Path, trial: dict[str, Any]) -> None:
+    """One line in `trials.jsonl` for everything that was ever trained here."""
+    with (folder / "trials.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(trial, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Raises ModelFileError with the file's name."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelFileError(f"{path}: cannot be read ({error})") from None
+
+
+def settings_hash(settings: dict[str, Any]) -> str:
+    """Short name for a set of options."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _git_commit() -> str | None:
+    """Of the folder that one works in, which may be the user's own project."""
+    try:
+        done = subprocess.run(
+            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=2, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None if done.returncode == 0 else None

@@ -1,0 +1,342 @@
+"""The only training loop: an outer loop on the host over compiled chunks of updates.
+
+The number of updates in a chunk is traced, so one compilation serves every chunk. Chunks are as
+long as a quarter of a second, so that the host hears signals and moves its progress bar, but
+their length changes no number: what is logged, and when, depends on update counts alone.
+"""
+
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tradax import protocols
+from tradax.errors import ConfigError, TrainingError
+from tradax.optimise import all_finite
+from tradax.protocols import Algorithm, Finished, Metrics, Policy, Source, TrainState
+
+_CHUNK_SECONDS = 0.25
+
+Row = dict[str, Any]
+
+
+class Hook:
+    """What happens on the host between chunks. Members of an ensemble are numbered from 0."""
+
+    def on_row(self, row: Row, member: int) -> None:
+        """A row of metrics, averaged over the updates since the last one."""
+
+    def on_tick(self, timesteps: int, steps_per_second: float) -> None:
+        """A chunk has ended."""
+
+    def on_save(self, progress: "Progress", final: bool) -> None:
+        """A good moment to save has come; `final`: training has stopped."""
+
+
+class Progress(NamedTuple):
+    """Everything that the loop carries; arrays only, so that it can be saved and resumed."""
+
+    state: TrainState
+    sums: "Sums"
+    best_policy: Policy
+    best_score: jax.Array
+    """Validation score of `best_policy`; -inf before the first evaluation."""
+    last_score: jax.Array
+
+
+class Sums(NamedTuple):
+    """Metrics added up since the last logged row."""
+
+    metrics: Metrics
+    finished: Finished
+
+
+class Trained(NamedTuple):
+    """What the loop returns; with members, policies and scores have a leading axis."""
+
+    policy: Policy
+    """After the last update."""
+    best_policy: Policy
+    """The best on validation; the last where nothing was validated."""
+    best_score: np.ndarray
+    progress: Progress
+    rows: list[list[Row]]
+    """Logged rows of every member."""
+    interrupted: bool
+    steps_per_second: float
+
+
+def train(
+    algorithm: Algorithm,
+    source: Source,
+    key: jax.Array,
+    *,
+    total_timesteps: int,
+    members: int | None = None,
+    shared_source: bool = False,
+    evaluate: Callable[[Policy], jax.Array] | None = None,
+    evaluations: int = 20,
+    log_rows: int = 100,
+    hooks: Sequence[Hook] = (),
+    resume: Progress | None = None,
+) -> Trained:
+    """Train until `total_timesteps` environment steps were taken, rounded up to whole updates.
+
+    Args:
+        key: a key, or with members one key each.
+        members: train so many runs in one program; `algorithm` and, unless `shared_source`,
+            `source` then have a leading axis on every leaf.
+        evaluate: score of a policy on validation data (larger is better); the best is kept.
+        evaluations, log_rows: how often to evaluate and to log, spread evenly over the run.
+        resume: go on from here; with the same arguments the result is the same as without a stop.
+
+    Raises:
+        TrainingError: a number is not finite. The error names the update and the quantity and
+            carries the last good policy as `policy`.
+    """
+    total_updates = updates_needed(algorithm, total_timesteps)
+    algorithm = _with_arrays(algorithm, total_updates, members)
+    axes = None if members is None else (0, None if shared_source else 0, 0)
+    progress = start(algorithm, source, key, axes=axes) if resume is None else resume
+    log_every = max(1, total_updates // max(log_rows, 1))
+    evaluate_every = max(1, total_updates // max(evaluations, 1)) if evaluate else total_updates
+    steps_per_update = algorithm.steps_per_update * (members or 1)
+
+    rows: list[list[Row]] = [[] for _ in range(members or 1)]
+    update = int(np.max(np.asarray(progress.state.update)))
+    clock = _Clock()
+    length = 1
+    with _interrupts() as interrupted:
+        while update < total_updates and not interrupted.is_set():
+            milestone = min(
+                _next_multiple(update, log_every),
+                _next_multiple(update, evaluate_every),
+                total_updates,
+            )
+            n = min(length, milestone - update)
+            good = progress
+            began = time.perf_counter()
+            state, sums, finite, done = _run_chunk(
+                algorithm, source, progress.state, progress.sums, np.int32(n), axes
+            )
+            finite, done = bool(finite), int(done)  # waits for the device
+            seconds = time.perf_counter() - began
+            clock.add(seconds, done * steps_per_update)
+            length = max(1, min(4 * length, round(length * _CHUNK_SECONDS / max(seconds, 1e-6))))
+            update += done
+            progress = progress._replace(state=state, sums=sums)
+            if not finite:
+                policy = _policy_of(algorithm, good.state.learner, axes)
+                raise _not_finite(update, sums, state, good, policy)
+
+            scores = None
+            if evaluate and (update % evaluate_every == 0 or update == total_updates):
+                progress = _evaluated(algorithm, progress, evaluate, axes)
+                scores = np.atleast_1d(np.asarray(progress.last_score))
+            if update % log_every == 0 or update == total_updates:
+                since = update - (update - 1) // log_every * log_every
+                for member in range(members or 1):
+                    row = _row(
+                        progress.sums,
+                        None if members is None else member,
+                        update,
+                        since,
+                        algorithm.steps_per_update,
+                    )
+                    if scores is not None:
+                        row["validation_score"] = float(scores[member])
+                    row |= {"seconds": clock.total, "steps_per_second": clock.steps_per_second}
+                    rows[member].append(row)
+                    for hook in hooks:
+                        hook.on_row(row, member)
+                progress = progress._replace(sums=jax.tree.map(jnp.zeros_like, progress.sums))
+            if scores is not None and update < total_updates:
+                for hook in hooks:
+                    hook.on_save(progress, False)
+            for hook in hooks:
+                hook.on_tick(update * algorithm.steps_per_update, clock.steps_per_second)
+    for hook in hooks:
+        hook.on_save(progress, True)
+    last = _policy_of(algorithm, progress.state.learner, axes)
+    return Trained(
+        policy=last,
+        best_policy=progress.best_policy if evaluate else last,
+        best_score=np.asarray(progress.best_score),
+        progress=progress,
+        rows=rows,
+        interrupted=interrupted.is_set(),
+        steps_per_second=clock.steps_per_second,
+    )
+
+
+def updates_needed(algorithm: Algorithm, total_timesteps: int) -> int:
+    """Whole updates that take at least `total_timesteps` steps."""
+    if total_timesteps < 1:
+        raise ConfigError(f"timesteps is {total_timesteps}; it must be at least 1")
+    return -(-total_timesteps // algorithm.steps_per_update)
+
+
+def blank(
+    algorithm: Algorithm, source: Source, key: jax.Array, total_timesteps: int, members: int | None
+) -> Progress:
+    """Progress of the shapes that these arguments of `train` lead to, for loading a saved one."""
+    algorithm = _with_arrays(algorithm, updates_needed(algorithm, total_timesteps), members)
+    return start(algorithm, source, key, axes=None if members is None else (0, 0, 0))
+
+
+@eqx.filter_jit
+def start(algorithm: Algorithm, source: Source, key: jax.Array, *, axes: tuple | None) -> Progress:
+    """Progress before the first update. Jitted, so that no two leaves share a buffer."""
+
+    def start_one(algorithm, source, key):
+        state = protocols.init(algorithm, source, key)
+        _, metrics, finished = jax.eval_shape(protocols.step, algorithm, source, state)
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), (metrics, finished))
+        score = jnp.float32(-jnp.inf)
+        return Progress(state, Sums(*zeros), algorithm.policy(state.learner), score, score)
+
+    return _vmap(start_one, axes)(algorithm, source, key)
+
+
+@eqx.filter_jit
+def _run_chunk(algorithm, source, state: TrainState, sums: Sums, n, axes):
+    """Up to `n` updates; stops after the first that yields a number that is not finite.
+
+    Returns: state, sums, whether all is finite, updates done.
+    """
+
+    def one(algorithm, source, state):
+        state, metrics, finished = protocols.step(algorithm, source, state)
+        finite = all_finite((metrics, algorithm.policy(state.learner)))
+        return state, Sums(metrics, finished), finite
+
+    def body(loop):
+        state, sums, _, done = loop
+        state, new, finite = _vmap(one, axes)(algorithm, source, state)
+        return state, jax.tree.map(jnp.add, sums, new), jnp.all(finite), done + 1
+
+    loop = (state, sums, jnp.bool_(True), jnp.int32(0))
+    return jax.lax.while_loop(lambda loop: loop[2] & (loop[3] < n), body, loop)
+
+
+@eqx.filter_jit
+def _policy_of(algorithm: Algorithm, learner: Any, axes: tuple | None) -> Policy:
+    def one(algorithm, learner):
+        return algorithm.policy(learner)
+
+    return one(algorithm, learner) if axes is None else jax.vmap(one)(algorithm, learner)
+
+
+def _vmap(function: Callable, axes: tuple | None) -> Callable:
+    return function if axes is None else jax.vmap(function, in_axes=axes)
+
+
+def _with_arrays(algorithm: Algorithm, total_updates: int, members: int | None) -> Algorithm:
+    """Python floats become arrays once, so that no value of a setting compiles again."""
+    horizon = jnp.float32(total_updates)
+    if members is not None:
+        horizon = jnp.full(members, horizon)
+    algorithm = eqx.tree_at(lambda a: a.horizon, algorithm, horizon)
+
+    def to_array(x):
+        x = jnp.asarray(x, jnp.float32)
+        return jnp.broadcast_to(x, (members,)) if members is not None and x.ndim == 0 else x
+
+    return jax.tree.map(to_array, algorithm)
+
+
+def _evaluated(algorithm, progress: Progress, evaluate, axes) -> Progress:
+    """Keep the policy if it is the best so far on validation."""
+    policy = _policy_of(algorithm, progress.state.learner, axes)
+    score = jnp.asarray(evaluate(policy))
+    better = score > progress.best_score
+
+    def choose(new, old):
+        return jnp.where(better.reshape(better.shape + (1,) * (new.ndim - better.ndim)), new, old)
+
+    return progress._replace(
+        best_policy=jax.tree.map(choose, policy, progress.best_policy),
+        best_score=jnp.where(better, score, progress.best_score),
+        last_score=score,
+    )
+
+
+def _row(sums: Sums, member: int | None, update: int, since: int, steps_per_update: int) -> Row:
+    sums = jax.tree.map(lambda x: float(np.asarray(x if member is None else x[member])), sums)
+    finished = sums.finished
+    episodes = finished.episodes
+    return {
+        "update": update,
+        "timesteps": update * steps_per_update,
+        "episodes": int(episodes),
+        "return": finished.return_sum / episodes if episodes else None,
+        "length": finished.length_sum / episodes if episodes else None,
+        **{name: value / since for name, value in sorted(sums.metrics.items())},
+    }
+
+
+def _not_finite(update, sums: Sums, state, good: Progress, policy: Policy) -> TrainingError:
+    bad = [name for name, now in sums.metrics.items() if not np.all(np.isfinite(np.asarray(now)))]
+    error = TrainingError(
+        f"update {update}: {', '.join(bad) or 'a parameter'} became NaN or infinite. "
+        "The last good policy was kept. Usual causes: a learning rate that is too high (lower it "
+        "by a factor of 3), or an environment that returns rewards or observations that are huge "
+        "or not finite"
+    )
+    error.policy = policy  # type: ignore[attr-defined]
+    return error
+
+
+def _next_multiple(update: int, of: int) -> int:
+    return (update // of + 1) * of
+
+
+class _Clock:
+    """Time spent in chunks, and the speed without the first, which compiles."""
+
+    def __init__(self):
+        self.total = 0.0
+        self._steady_seconds = 0.0
+        self._steady_steps = 0
+        self._first = True
+
+    def add(self, seconds: float, steps: int) -> None:
+        self.total += seconds
+        if not self._first:
+            self._steady_seconds += seconds
+            self._steady_steps += steps
+        self._first = False
+
+    @property
+    def steps_per_second(self) -> float:
+        return self._steady_steps / self._steady_seconds if self._steady_seconds else 0.0
+
+
+@contextlib.contextmanager
+def _interrupts() -> Iterator[threading.Event]:
+    """The first Ctrl-C or SIGTERM sets the event, so that the chunk ends; the second is obeyed."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+    previous = {}
+
+    def on_signal(number, frame):
+        asked.set()
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        previous[number] = signal.signal(number, on_signal)
+    try:
+        yield asked
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
