@@ -67,10 +67,7 @@ def save_policy(
         "metadata": metadata or {},
     }
     # safetensors writes the buffer as it lies, so transposed views must be copied first.
-    tensors = {
-        name: np.ascontiguousarray(np.asarray(leaf, np.float32))
-        for name, leaf in _named_leaves(policy)
-    }
+    tensors = {name: np.array(leaf, np.float32, order="C") for name, leaf in _named_leaves(policy)}
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for name, content in (

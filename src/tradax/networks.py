@@ -42,16 +42,18 @@ class Dense(eqx.Module):
 class FirstLayer(eqx.Module):
     """A dense layer whose input is a flat or a factored observation."""
 
-    market: jax.Array
-    """[F, H]; F = 0 where observations are flat."""
+    market: jax.Array | None
+    """[F, H]; None where there is no market table."""
     account: jax.Array
     """[K, H]"""
     bias: jax.Array
 
     def __call__(self, obs: Observation, table: jax.Array | None = None) -> jax.Array:
         if not isinstance(obs, Factored):
-            return obs @ jnp.concatenate([self.market, self.account]) + self.bias
+            weights = [w for w in (self.market, self.account) if w is not None]
+            return obs @ jnp.concatenate(weights) + self.bias
         assert table is not None, "a factored observation needs its market table"
+        assert self.market is not None
         if math.prod(obs.row.shape) > table.shape[0]:
             market = (table @ self.market)[obs.row]
         else:
@@ -89,6 +91,7 @@ class MLP(eqx.Module):
     def tabulate(self, table: jax.Array) -> "MLP":
         """The same function for fixed weights, its market part computed for all T rows."""
         assert isinstance(self.first, FirstLayer)
+        assert self.first.market is not None
         projection = table @ self.first.market + self.first.bias
         return MLP(TabulatedFirstLayer(projection, self.first.account), self.rest, self.activation)
 
@@ -116,7 +119,9 @@ def mlp(
         weight = orthogonal(1.0 if last else math.sqrt(2.0))(layer_key, (n_in, n_out), jnp.float32)
         weights.append(weight * jnp.asarray(output_scale, jnp.float32) if last else weight)
     first = FirstLayer(
-        weights[0][: spec.market], weights[0][spec.market :], jnp.zeros(sizes[1], jnp.float32)
+        weights[0][: spec.market] if spec.market else None,
+        weights[0][spec.market :],
+        jnp.zeros(sizes[1], jnp.float32),
     )
     rest = tuple(Dense(w, jnp.zeros(w.shape[1], jnp.float32)) for w in weights[1:])
     return MLP(first, rest, activation)

@@ -182,7 +182,7 @@ class PPO(Algorithm):
             gradient, metrics = jax.grad(self._loss, has_aux=True)(
                 network, minibatch, experience.table, learner.kl_weight
             )
-            metrics["gradient_norm"] = optax.global_norm(gradient)
+            metrics["gradient_norm"] = optax.tree.norm(gradient)
             step, new_opt_state = optimiser.update(gradient, opt_state)
             new = (optax.apply_updates(network, step), new_opt_state)
             if c.target_kl is not None:

@@ -1,15 +1,19 @@
 """What a backtest's returns say about the true Sharpe ratio, with everything that is uncertain."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from tradax.errors import TradaxError
 from tradax.evaluation.metrics import ROUNDING
 
-WARMUP = 500
+WARMUP = 300
 R_HAT_LIMIT = 1.01
+QUIET = 0.05
+"""Returns within this many deviations of 0 are of bars on which next to nothing was held."""
+MISFIT = 1.5
+"""The model's deviation and the sample's may differ by this factor."""
 
 
 @dataclass(frozen=True)
@@ -44,13 +48,18 @@ def sharpe_posterior(
     draws: int = 1000,
     chains: int = 2,
 ) -> Posterior:
-    """Sample the posterior of the Sharpe ratio, returns being independent and Student-t.
+    """Sample the posterior of the Sharpe ratio of independent returns with Student-t tails.
 
-        r_i ~ StudentT(nu, mu, sigma)
+        r_i ~ StudentT(nu, mu, sigma) on the share p of bars that moved
         mu ~ Normal(0, 0.01)   sigma ~ HalfCauchy(1)   nu - 2 ~ Exponential(mean 10)
-        Sharpe = mu / (sigma sqrt(nu / (nu - 2))) sqrt(periods_per_year)
+        sd = sigma sqrt(nu / (nu - 2))   p ~ Beta(1, 1)
+        m = p mu + (1 - p) m0            Sharpe = m / v sqrt(periods_per_year)
+        v^2 = p (sd^2 + mu^2) + (1 - p) (v0^2 + m0^2) - m^2
 
-    The excess over a benchmark is the same model of the differences, sampled beside it.
+    A policy that is often out of the market has many returns of 0. One Student-t for all bars
+    would put its centre there and everything else into its tails, so quiet bars stand apart,
+    with the mean m0 and the deviation v0 that they had. Where all bars moved this is the plain
+    Student-t model. The excess over a benchmark is the same model of the differences.
 
     Args:
         returns, benchmark: simple returns [n], of the same bars.
@@ -70,54 +79,64 @@ def sharpe_posterior(
         return Posterior(
             note="The returns do not vary: the strategy did not trade, and has no Sharpe ratio."
         )
-    same = len(series) > 1 and series[1].std() < ROUNDING
-    if same:
+    notes = []
+    if benchmark is not None and series[1].std() < ROUNDING:
         series.pop()
+        notes.append("The returns equal the benchmark's, so no excess over it is stated.")
     sampled = _sample(np.stack(series, axis=1), seed, draws, chains)
     diagnosis = {
-        "r_hat": sampled["r_hat"],
-        "divergences": sampled["divergences"],
+        "r_hat": sampled.r_hat,
+        "divergences": sampled.divergences,
         "draws": draws * chains,
     }
-    if not sampled["r_hat"] <= R_HAT_LIMIT or sampled["divergences"] > 0:
+    if not sampled.r_hat <= R_HAT_LIMIT or sampled.divergences > 0:
         return Posterior(
             **diagnosis,
-            note=f"The sampler did not converge (R-hat {sampled['r_hat']:.3f}, "
-            f"{sampled['divergences']} divergences), so no statement is made.",
+            note=f"The sampler did not converge (R-hat {sampled.r_hat:.3f}, "
+            f"{sampled.divergences} divergences), so no statement is made.",
         )
-    mean, deviation = sampled["mean"], sampled["deviation"]
-    sharpe = mean[:, 0] / deviation[:, 0] * np.sqrt(periods_per_year)
-    excess: dict[str, Any] = {}
-    if len(series) > 1:
-        yearly = mean[:, 1] * periods_per_year
-        excess = {
-            "excess_mean": float(yearly.mean()),
-            "excess_interval": _interval(yearly),
-            "p_beats_benchmark": float((yearly > 0).mean()),
-        }
-    return Posterior(
-        sharpe_mean=float(sharpe.mean()),
-        sharpe_interval=_interval(sharpe),
-        p_positive=float((sharpe > 0).mean()),
-        **excess,
-        **diagnosis,
-        converged=True,
-        note="The returns equal the benchmark's, so no excess is stated." if same else "",
-    )
+    figures: dict[str, Any] = {}
+    if _fits(sampled.mean[:, 0], sampled.deviation[:, 0], series[0]):
+        sharpe = sampled.mean[:, 0] / sampled.deviation[:, 0] * np.sqrt(periods_per_year)
+        figures["sharpe_mean"] = float(sharpe.mean())
+        figures["sharpe_interval"] = _interval(sharpe)
+        figures["p_positive"] = float((sharpe > 0).mean())
+    else:
+        notes.append(
+            "Student-t returns do not describe these returns, so no Sharpe ratio is stated."
+        )
+    if len(series) > 1 and _fits(sampled.mean[:, 1], sampled.deviation[:, 1], series[1]):
+        excess = sampled.mean[:, 1] * periods_per_year
+        figures["excess_mean"] = float(excess.mean())
+        figures["excess_interval"] = _interval(excess)
+        figures["p_beats_benchmark"] = float((excess > 0).mean())
+    elif len(series) > 1:
+        notes.append(
+            "Student-t returns do not describe the differences from the benchmark, so no excess "
+            "over it is stated."
+        )
+    return Posterior(**figures, **diagnosis, converged=True, note=" ".join(notes))
 
 
-def _sample(series: np.ndarray, seed: int, draws: int, chains: int) -> dict[str, Any]:
-    """Args: series: [n, k], modelled one by one, in one program.
+class _Sampled(NamedTuple):
+    """Draws of the mean and deviation of all bars [draws, k], and how well sampling went."""
 
-    Returns: mean and deviation [draws, k] in the units of the series, and how well it went.
-    """
+    mean: np.ndarray
+    deviation: np.ndarray
+    r_hat: float
+    divergences: int
+
+
+def _sample(series: np.ndarray, seed: int, draws: int, chains: int) -> _Sampled:
+    """Args: series: [n, k], modelled one by one, in one program."""
     import jax
     from numpyro.diagnostics import split_gelman_rubin
     from numpyro.infer import MCMC, NUTS
 
-    scale = series.std(axis=0)
+    moved = np.abs(series) > QUIET * series.std(axis=0)  # [n, k]
+    scale = np.sqrt((series**2 * moved).sum(axis=0) / moved.sum(axis=0))  # [k]
     sampler = MCMC(
-        NUTS(_model),
+        NUTS(_model, target_accept_prob=0.9),
         num_warmup=WARMUP,
         num_samples=draws,
         num_chains=chains,
@@ -127,6 +146,7 @@ def _sample(series: np.ndarray, seed: int, draws: int, chains: int) -> dict[str,
     sampler.run(
         jax.random.key(seed),
         (series / scale).astype(np.float32),
+        moved,
         scale.astype(np.float32),
         extra_fields=("diverging",),
     )
@@ -136,19 +156,28 @@ def _sample(series: np.ndarray, seed: int, draws: int, chains: int) -> dict[str,
     }
     r_hat = max(float(np.max(split_gelman_rubin(values))) for values in samples.values())
     flat = {name: values.reshape(draws * chains, -1) for name, values in samples.items()}
-    widening = np.sqrt((flat["excess_nu"] + 2.0) / flat["excess_nu"])
-    return {
-        "mean": flat["mu"] * scale,
-        "deviation": flat["sigma"] * widening * scale,
-        "r_hat": r_hat,
-        "divergences": int(np.sum(np.asarray(sampler.get_extra_fields()["diverging"]))),
-    }
+
+    mu = flat["mu"] * scale
+    variance = (flat["sigma"] * scale) ** 2 * (flat["excess_nu"] + 2.0) / flat["excess_nu"]
+    n_moved, n_quiet = moved.sum(axis=0), (~moved).sum(axis=0)
+    share = np.random.default_rng(seed).beta(1.0 + n_moved, 1.0 + n_quiet, mu.shape)
+    share = np.where(n_quiet > 0, share, 1.0)
+    quiet_mean = (series * ~moved).sum(axis=0) / np.maximum(n_quiet, 1)
+    quiet_square = (series**2 * ~moved).sum(axis=0) / np.maximum(n_quiet, 1)
+    mean = share * mu + (1.0 - share) * quiet_mean
+    square = share * (variance + mu**2) + (1.0 - share) * quiet_square
+    return _Sampled(
+        mean=mean,
+        deviation=np.sqrt(square - mean**2),
+        r_hat=r_hat,
+        divergences=int(np.sum(np.asarray(sampler.get_extra_fields()["diverging"]))),
+    )
 
 
-def _model(standardised, scale):
+def _model(standardised, moved, scale):
     """Returns divided by their deviation mix well; priors are divided by it too, so they stay.
 
-    Args: standardised: [n, k]; scale: [k].
+    Args: standardised, moved: [n, k]; scale: [k].
     """
     import jax.numpy as jnp
     import numpyro
@@ -158,7 +187,15 @@ def _model(standardised, scale):
     sigma = numpyro.sample("sigma", dist.HalfCauchy(1.0 / scale).to_event(1))
     rate = jnp.full(scale.shape, 0.1)
     excess_nu = numpyro.sample("excess_nu", dist.Exponential(rate).to_event(1))
-    numpyro.sample("returns", dist.StudentT(excess_nu + 2.0, mu, sigma), obs=standardised)
+    likelihood = dist.StudentT(excess_nu + 2.0, mu, sigma).mask(moved)
+    numpyro.sample("returns", likelihood, obs=standardised)
+
+
+def _fits(mean: np.ndarray, deviation: np.ndarray, series: np.ndarray) -> bool:
+    """Whether the model has the mean (within 2 standard errors) and deviation of the sample."""
+    ratio = np.median(deviation) / series.std()
+    error = abs(np.median(mean) - series.mean()) * np.sqrt(len(series)) / series.std()
+    return bool(1.0 / MISFIT < ratio < MISFIT and error < 2.0)
 
 
 def _interval(draws: np.ndarray) -> tuple[float, float]:

@@ -1,0 +1,353 @@
+"""Whether a backtest is evidence of skill: intervals by bootstrap, and what they allow to say."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from tradax.evaluation.backtest import Backtest, Curve
+from tradax.evaluation.metrics import ROUNDING
+from tradax.evaluation.posterior import Posterior
+
+Grade = Literal["none", "weak", "moderate", "strong"]
+Figure = float | list[float] | None
+
+LEAST_BARS = 60
+LEAST_TRADES = 10
+STRONG_YEARS = 3.0
+STRONG_PSR = 0.99
+LEVELS = {"weak": 90, "moderate": 95, "strong": 99}
+"""Grade -> the interval, in percent, that must lie above 0."""
+
+RULE = (
+    "The returns after costs are resampled by a stationary block bootstrap. The grade is weak, "
+    "moderate or strong where the 90%, 95% or 99% interval of the mean log return lies above that "
+    "of buy-and-hold, and also above that of cash; otherwise it is none. Strong also needs "
+    f"{STRONG_YEARS:.0f} years of bars and a probabilistic Sharpe ratio above {STRONG_PSR}. With "
+    f"fewer than {LEAST_TRADES} bars on which it traded, a policy gets no more than weak. It is "
+    f"none whatever the figures where there are fewer than {LEAST_BARS} bars, where the policy "
+    "never traded or did what buy-and-hold does, and where orders were filled at prices that the "
+    "policy had already seen."
+)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A grade, and the figures that it rests on, in words and in numbers."""
+
+    grade: Grade
+    headline: str
+    sentences: tuple[str, ...]
+    caveats: tuple[str, ...]
+    rule: str
+    figures: dict[str, Figure]
+    """Fractions a year unless named otherwise; intervals are [low, high]; None: not defined."""
+
+
+def assess(
+    backtest: Backtest,
+    *,
+    periods_per_year: float,
+    posterior: Posterior | None = None,
+    seed: int = 0,
+    replications: int = 2000,
+    trials: int | None = None,
+    survivors: bool = False,
+) -> Verdict:
+    """Judge the policy's net returns against buy-and-hold and cash.
+
+    Args:
+        trials: settings and seeds that were tried before this one was chosen, if known.
+        survivors: the symbols were chosen with hindsight, as in the bundled samples.
+    """
+    figures = _figures(backtest, periods_per_year, seed, replications)
+    grade, headline = _grade(backtest, figures)
+    return Verdict(
+        grade=grade,
+        headline=headline,
+        sentences=_sentences(backtest, figures, posterior),
+        caveats=_caveats(backtest, figures, trials, survivors),
+        rule=RULE,
+        figures=figures,
+    )
+
+
+def probabilistic_sharpe(returns: np.ndarray, threshold: float = 0.0) -> float | None:
+    """Confidence that the true Sharpe ratio is above `threshold`; both a bar, not a year.
+
+    PSR(SR*) = Phi[(SR - SR*) sqrt(T - 1) / sqrt(1 - g3 SR + (g4 - 1) / 4 SR^2)]
+
+    with skewness g3 and kurtosis g4 (Bailey and Lopez de Prado 2012, "The Sharpe ratio efficient
+    frontier"). None where the returns do not vary.
+    """
+    returns = np.asarray(returns, np.float64)
+    if len(returns) < 2 or returns.std(ddof=1) <= ROUNDING:
+        return None
+    standard = (returns - returns.mean()) / returns.std()
+    skewness, kurtosis = np.mean(standard**3), np.mean(standard**4)
+    sharpe = returns.mean() / returns.std(ddof=1)
+    variance = 1.0 - skewness * sharpe + (kurtosis - 1.0) / 4.0 * sharpe**2
+    z = (sharpe - threshold) * math.sqrt((len(returns) - 1) / max(variance, 1e-12))
+    return 0.5 * math.erfc(-z / math.sqrt(2.0))
+
+
+def _figures(
+    backtest: Backtest, periods_per_year: float, seed: int, replications: int
+) -> dict[str, Figure]:
+    """Everything that the grade and the sentences say."""
+    policy, hold = backtest.policy, backtest.baselines["buy_and_hold"]
+    cash = backtest.baselines["cash"]
+    columns = np.stack(
+        [
+            _log_returns(policy) - _log_returns(hold),
+            _log_returns(policy) - _log_returns(cash),
+            policy.returns,
+            hold.returns,
+        ],
+        axis=1,
+    )  # [n, 4]
+    columns = np.nan_to_num(columns)
+    n = len(columns)
+    figures: dict[str, Figure] = {
+        "bars": float(n),
+        "years": n / periods_per_year,
+        "trades": float(policy.metrics.trades),
+        "tracking_error": float(columns[:, 0].std() * math.sqrt(periods_per_year)),
+        "probabilistic_sharpe": probabilistic_sharpe(columns[:, 2]),
+    }
+    block = _block_length(columns)
+    estimates = _statistics(columns, periods_per_year)
+    resampled = _bootstrap(columns, periods_per_year, block, seed, replications)
+    figures["block_length"] = float(block)
+    figures["replications"] = float(replications)
+    for name, estimate, values in zip(_STATISTICS, estimates, resampled.T, strict=True):
+        values = values[np.isfinite(values)]
+        defined = bool(np.isfinite(estimate)) and len(values) > replications // 2
+        figures[name] = float(estimate) if defined else None
+        for level in LEVELS.values():
+            tail = (100 - level) / 200
+            figures[f"{name}_interval_{level}"] = (
+                [float(q) for q in np.quantile(values, [tail, 1 - tail])] if defined else None
+            )
+    return figures
+
+
+_STATISTICS = ("excess_over_buy_and_hold", "excess_over_cash", "sharpe", "sharpe_difference")
+
+
+def _statistics(columns: np.ndarray, periods_per_year: float) -> np.ndarray:
+    """`_STATISTICS` of one (re)sample [n, 4], a year each; not finite where not defined."""
+    mean = columns.mean(axis=0)
+    deviation = columns[:, 2:].std(axis=0, ddof=1)
+    deviation = np.where(deviation > ROUNDING, deviation, np.nan)
+    sharpe = mean[2:] / deviation * math.sqrt(periods_per_year)
+    excess = mean[:2] * periods_per_year
+    return np.array([excess[0], excess[1], sharpe[0], sharpe[0] - sharpe[1]])
+
+
+def _bootstrap(
+    columns: np.ndarray, periods_per_year: float, block: int, seed: int, replications: int
+) -> np.ndarray:
+    """Whole bars are drawn, so that what happened together stays together. [replications, 4]."""
+    from arch.bootstrap import StationaryBootstrap
+
+    bootstrap = StationaryBootstrap(block, columns, seed=seed)
+    return bootstrap.apply(lambda sample: _statistics(sample, periods_per_year), replications)
+
+
+def _block_length(columns: np.ndarray) -> int:
+    """The longest of the columns' optimal mean lengths (Patton, Politis and White 2009)."""
+    from arch.bootstrap import optimal_block_length
+
+    varying = columns[:, columns.std(axis=0) > ROUNDING]
+    if len(columns) < LEAST_BARS or varying.shape[1] == 0:
+        return 1
+    lengths = np.asarray(optimal_block_length(varying)["stationary"])
+    return math.ceil(min(np.nanmax(lengths, initial=1.0), len(columns) / 4))
+
+
+def _log_returns(curve: Curve) -> np.ndarray:
+    """[n]; a bar that ends in ruin counts as a loss of 99.9%, not as an infinite one."""
+    worth = np.maximum(curve.net_worth, 1e-3 * curve.net_worth[0])
+    return np.diff(np.log(worth))
+
+
+def _grade(backtest: Backtest, figures: dict[str, Figure]) -> tuple[Grade, str]:
+    """Returns: grade and headline, by `RULE`."""
+    if backtest.look_ahead:
+        return "none", (
+            "This is no evidence of anything: orders were filled at prices that the policy had "
+            "already seen (look-ahead)."
+        )
+    if _number(figures["trades"]) == 0:
+        return "none", "The policy never traded, so there is nothing to judge."
+    if _number(figures["bars"]) < LEAST_BARS:
+        return "none", (
+            f"No statement is possible: {_number(figures['bars']):.0f} bars are too few "
+            f"({LEAST_BARS} are the least)."
+        )
+    if _is_buy_and_hold(backtest, figures):
+        return "none", "The policy did what buy-and-hold does; it shows no skill of its own."
+
+    grade: Grade = "none"
+    for candidate in ("weak", "moderate", "strong"):
+        if _lower_bound(figures, LEVELS[candidate]) <= 0.0:
+            break
+        grade = candidate
+    enough = (
+        _number(figures["years"]) >= STRONG_YEARS
+        and _number(figures["probabilistic_sharpe"]) > STRONG_PSR
+    )
+    if grade == "strong" and not enough:
+        grade = "moderate"
+    if _number(figures["trades"]) < LEAST_TRADES and grade != "none":
+        grade = "weak"
+    if grade != "none":
+        return grade, (
+            f"{grade.capitalize()} evidence, from one test span, that the policy beats both "
+            "buy-and-hold and cash after costs."
+        )
+    for other, words in (("buy_and_hold", "buy-and-hold"), ("cash", "cash")):
+        interval = figures[f"excess_over_{other}_interval_95"]
+        if isinstance(interval, list) and interval[1] < 0.0:
+            return "none", f"The policy did worse than {words} after costs, by more than chance."
+    return "none", "No evidence that the policy beats both buy-and-hold and cash after costs."
+
+
+def _lower_bound(figures: dict[str, Figure], level: int) -> float:
+    """The lower of both excesses' lower bounds."""
+    bounds = [-math.inf, -math.inf]
+    for index, other in enumerate(("buy_and_hold", "cash")):
+        interval = figures[f"excess_over_{other}_interval_{level}"]
+        if isinstance(interval, list):
+            bounds[index] = interval[0]
+    return min(bounds)
+
+
+def _is_buy_and_hold(backtest: Backtest, figures: dict[str, Figure]) -> bool:
+    """Its returns differ by less than a hundredth of how much buy-and-hold's vary."""
+    volatility = backtest.baselines["buy_and_hold"].metrics.volatility
+    return _number(figures["tracking_error"]) < 0.01 * volatility
+
+
+def _sentences(
+    backtest: Backtest, figures: dict[str, Figure], posterior: Posterior | None
+) -> tuple[str, ...]:
+    policy, gross = backtest.policy.metrics, backtest.gross.metrics
+    others = backtest.baselines
+    hold = others["buy_and_hold"].metrics
+    first, last = (str(backtest.policy.timestamps[i])[:10] for i in (0, -1))
+    start = float(backtest.policy.net_worth[0])
+    by_year = f" ({policy.annual_return:,.1%} a year)" if policy.annual_return is not None else ""
+    sentences = [
+        f"The test span has {_number(figures['bars']):,.0f} bars of {backtest.symbol}, {first} to "
+        f"{last} ({_number(figures['years']):.1f} years).",
+        f"After costs the policy returned {policy.total_return:,.1%}{by_year}; buy-and-hold "
+        f"returned {hold.total_return:,.1%}, cash {others['cash'].metrics.total_return:,.1%}"
+        + (
+            f", random actions {others['random'].metrics.total_return:,.1%}."
+            if "random" in others
+            else "."
+        ),
+        _comparison(figures, "buy_and_hold", "buy-and-hold"),
+        _comparison(figures, "cash", "cash"),
+    ]
+    if policy.sharpe is not None and isinstance(figures["sharpe_interval_95"], list):
+        versus = f"; buy-and-hold's is {hold.sharpe:.2f}" if hold.sharpe is not None else ""
+        sentences.append(
+            f"The Sharpe ratio is {policy.sharpe:.2f} "
+            f"(95% interval {_range(figures['sharpe_interval_95'], '.2f')}){versus}. The "
+            f"probabilistic Sharpe ratio is {_number(figures['probabilistic_sharpe']):.3f}: the "
+            "confidence that the true one is above 0, had nothing else been tried."
+        )
+    sentences.append(
+        f"Trading on {policy.trades:,} bars cost {policy.costs:,.2f}, or "
+        f"{policy.costs / start:,.1%} of the initial {start:,.2f}; without costs the same orders "
+        f"would have returned {gross.total_return:,.1%}."
+    )
+    sentences.append(
+        f"The largest loss from a peak was {policy.max_drawdown:.1%} (buy-and-hold "
+        f"{hold.max_drawdown:.1%}); the longest time below a peak was "
+        f"{policy.max_drawdown_bars:,} bars."
+    )
+    if posterior is not None and posterior.p_positive is not None:
+        sentences.append(
+            "Under the Bayesian model the true Sharpe ratio is above 0 with probability "
+            f"{posterior.p_positive:.1%}."
+        )
+    return tuple(sentences)
+
+
+def _comparison(figures: dict[str, Figure], other: str, words: str) -> str:
+    excess, interval = (
+        figures[f"excess_over_{other}"],
+        figures[f"excess_over_{other}_interval_95"],
+    )
+    if not isinstance(interval, list):
+        return f"The difference from {words} is not defined."
+    if interval[0] > 0.0:
+        meaning = "which lies above 0"
+    elif interval[1] < 0.0:
+        meaning = "which lies below 0"
+    else:
+        meaning = "which holds 0, so the difference may be chance"
+    return (
+        f"The mean log return a year was {_number(excess):+,.1%} against {words}; the 95% "
+        f"interval is {_range(interval, ',.1%')}, {meaning}."
+    )
+
+
+def _caveats(
+    backtest: Backtest, figures: dict[str, Figure], trials: int | None, survivors: bool
+) -> tuple[str, ...]:
+    policy = backtest.policy.metrics
+    caveats = []
+    if backtest.look_ahead:
+        caveats.append(
+            "Orders were filled at the close that the policy had just seen. Nobody can trade like "
+            "that; test again with fills at the next open."
+        )
+    caveats.append(
+        "One test span of one asset: another span or another asset may say something else."
+    )
+    if trials is None:
+        caveats.append(
+            "How many settings and seeds were tried before this one is not accounted for. The best "
+            "of many looks good by chance, and intervals are too narrow for it."
+        )
+    elif trials > 1:
+        caveats.append(
+            f"{trials:,} settings or seeds were tried. If this one was chosen among them by its "
+            "test result, the intervals are too narrow: the best of many looks good by chance."
+        )
+    if _number(figures["years"]) < 1.0:
+        caveats.append("The span is shorter than a year, so it shows one kind of market at most.")
+    if survivors:
+        caveats.append(
+            "The prices are of companies that survived and grew, chosen with hindsight: "
+            "buy-and-hold, and every policy that is often invested, looks better than it was."
+        )
+    if 0 < policy.trades < LEAST_TRADES:
+        caveats.append(
+            f"The policy traded on {policy.trades} bars only; its result rests on few decisions."
+        )
+    if policy.trades > 0 and _is_buy_and_hold(backtest, figures):
+        caveats.append("The policy's returns can hardly be told from buy-and-hold's.")
+    elif policy.exposure > 0.99:
+        caveats.append(
+            "The policy was invested on nearly every bar, so most of its return is the asset's."
+        )
+    if backtest.policy.net_worth.min() <= 0.0:
+        caveats.append("The policy was ruined; a loss beyond 99.9% counts as 99.9%.")
+    return tuple(caveats)
+
+
+def _range(interval: Figure, form: str) -> str:
+    assert isinstance(interval, list)
+    return f"{interval[0]:{form}} to {interval[1]:{form}}"
+
+
+def _number(figure: Figure) -> float:
+    """A figure that is a plain number; NaN where it is not defined."""
+    return figure if isinstance(figure, int | float) else math.nan

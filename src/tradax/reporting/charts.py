@@ -1,0 +1,328 @@
+"""The page's charts, as plotly.js wants them: plain dictionaries of traces and a layout."""
+
+import math
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import numpy as np
+
+from tradax.evaluation.backtest import Backtest, Curve
+
+MOST_POINTS = 5000
+"""Longer series are thinned to this many bars."""
+
+# Okabe and Ito's palette, which colour-blind readers can tell apart; dashes say the same again.
+BLUE, SKY, VERMILLION, PURPLE, GREEN = "#0072B2", "#56B4E9", "#D55E00", "#CC79A7", "#009E73"
+GREY, INK, GRID = "#595959", "#1a1a1a", "#e3e3e3"
+
+NAMES = {
+    "policy": "Policy, net",
+    "gross": "Policy, gross",
+    "buy_and_hold": "Buy and hold",
+    "cash": "Cash",
+    "random": "Random actions",
+}
+_LINES = {
+    "policy": {"color": BLUE, "width": 2.5},
+    "gross": {"color": SKY, "width": 1.5, "dash": "dash"},
+    "buy_and_hold": {"color": VERMILLION, "width": 2},
+    "cash": {"color": GREY, "width": 1.5, "dash": "dot"},
+    "random": {"color": PURPLE, "width": 1.5, "dash": "dashdot"},
+}
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One figure of the page."""
+
+    name: str
+    """Its id on the page."""
+    title: str
+    summary: str
+    """What it shows, in words; also what a screen reader says."""
+    data: list[dict[str, Any]]
+    layout: dict[str, Any]
+    height: int
+    """Pixels."""
+    log_toggle: bool = False
+
+
+def strategies(backtest: Backtest) -> dict[str, Curve]:
+    """All curves, the policy's first, by the names that `NAMES` knows."""
+    return {"policy": backtest.policy, "gross": backtest.gross, **backtest.baselines}
+
+
+def market_charts(backtest: Backtest) -> list[Chart]:
+    """Equity, drawdown, and position with trades."""
+    rows = thinned(backtest)
+    return [
+        _equity(backtest, rows),
+        _drawdown(backtest, rows),
+        _position(backtest, rows),
+    ]
+
+
+def learning_charts(learning: list[dict[str, Any]]) -> list[Chart]:
+    """Returns and validation scores, then what the update reported. Empty where nothing was."""
+    scores = _panels(
+        learning,
+        {"return": "Training return", "validation_score": "Validation score"},
+        colors=(BLUE, VERMILLION),
+    )
+    known = [name for name in _UPDATE if _finite(learning, name)]
+    others = sorted({name for row in learning for name in row} - set(_UPDATE) - _NOT_PLOTTED)
+    others = [name for name in others if _finite(learning, name)]
+    names = (known + others)[:6]
+    updates = _panels(
+        learning,
+        {name: _UPDATE.get(name, name.replace("_", " ").capitalize()) for name in names},
+        colors=(BLUE, VERMILLION, GREEN, PURPLE, GREY, INK),
+    )
+    charts = []
+    for name, title, panels in (
+        ("learning", "Return and validation score", scores),
+        ("updates", "Losses, entropy and KL divergence", updates),
+    ):
+        if panels is not None:
+            data, layout, summary, n = panels
+            charts.append(Chart(name, title, summary, data, layout, 90 + 150 * n))
+    return charts
+
+
+_UPDATE = {
+    "policy_loss": "Policy loss",
+    "value_loss": "Value loss",
+    "entropy": "Entropy",
+    "kl": "KL divergence",
+    "explained_variance": "Explained variance",
+    "clip_fraction": "Clip fraction",
+}
+_NOT_PLOTTED = {
+    "update",
+    "timesteps",
+    "episodes",
+    "return",
+    "length",
+    "validation_score",
+    "seconds",
+    "steps_per_second",
+    "learning_rate",
+    "gradient_norm",
+}
+
+
+def _equity(backtest: Backtest, rows: np.ndarray) -> Chart:
+    curves = strategies(backtest)
+    x = _dates(backtest.policy.timestamps[rows])
+    data = [
+        _line(NAMES.get(name, escape(name)), x, curve.net_worth[rows], _LINES.get(name, {}))
+        for name, curve in curves.items()
+    ]
+    ends = ", ".join(
+        f"{NAMES.get(name, name)} {curve.net_worth[-1]:,.0f}" for name, curve in curves.items()
+    )
+    return Chart(
+        "equity",
+        "Net worth",
+        f"Net worth starts at {backtest.policy.net_worth[0]:,.0f} and ends at: {ends}.",
+        data,
+        _layout(yaxis={"title": {"text": "Net worth"}, "tickformat": ",.4~s"}),
+        440,
+        log_toggle=True,
+    )
+
+
+def _drawdown(backtest: Backtest, rows: np.ndarray) -> Chart:
+    x = _dates(backtest.policy.timestamps[rows])
+    curves = {"policy": backtest.policy, "buy_and_hold": backtest.baselines["buy_and_hold"]}
+    data = []
+    for name, curve in curves.items():
+        peak = np.maximum.accumulate(curve.net_worth)
+        trace = _line(NAMES[name], x, (curve.net_worth / peak - 1.0)[rows], _LINES[name])
+        if name == "policy":
+            trace |= {"fill": "tozeroy", "fillcolor": "rgba(0, 114, 178, 0.15)"}
+        data.append(trace)
+    worst = {name: curve.metrics.max_drawdown for name, curve in curves.items()}
+    return Chart(
+        "drawdown",
+        "Drawdown",
+        f"Loss from the highest net worth so far. At worst {worst['policy']:.1%} for the policy "
+        f"and {worst['buy_and_hold']:.1%} for buy and hold.",
+        data,
+        _layout(yaxis={"title": {"text": "Drawdown"}, "tickformat": ".0%"}),
+        300,
+    )
+
+
+def _position(backtest: Backtest, rows: np.ndarray) -> Chart:
+    curve = backtest.policy
+    stamps = _dates(curve.timestamps)
+    x = [stamps[row] for row in rows]
+    worth = np.where(curve.net_worth[1:] > 0, curve.net_worth[1:], np.nan)
+    weight = np.concatenate([[0.0], curve.shares * curve.price[1:] / worth])
+    price = _line("Price", x, curve.price[rows], {"color": GREY, "width": 1.5})
+    held = _line("Share of net worth invested", x, weight[rows], {"color": BLUE, "width": 1.5})
+    held |= {"yaxis": "y2", "fill": "tozeroy", "fillcolor": "rgba(0, 114, 178, 0.15)"}
+    held["line"] = held["line"] | {"shape": "hv"}
+    held["showlegend"] = False
+
+    markers = []
+    filled = np.where(curve.fill_price > 0, curve.fill_price, curve.price[1:])
+    for name, chosen, symbol, color in (
+        ("Buys", curve.change > 0, "triangle-up", BLUE),
+        ("Sells", curve.change < 0, "triangle-down", VERMILLION),
+        ("In and out", (curve.change == 0) & (curve.traded > 0), "diamond", PURPLE),
+    ):
+        bars = np.flatnonzero(chosen)
+        bars = bars[:: max(1, math.ceil(len(bars) / MOST_POINTS))]
+        if len(bars):
+            markers.append(
+                {
+                    "type": "scatter",
+                    "mode": "markers",
+                    "name": name,
+                    "x": [stamps[bar + 1] for bar in bars],
+                    "y": _numbers(filled[bars]),
+                    "marker": {
+                        "symbol": symbol,
+                        "color": color,
+                        "size": 9 if len(bars) <= 150 else 6,
+                        "line": {"color": "white", "width": 0.5},
+                    },
+                }
+            )
+    buys, sells = np.count_nonzero(curve.change > 0), np.count_nonzero(curve.change < 0)
+    layout = _layout(
+        yaxis={"title": {"text": "Price"}, "domain": [0.42, 1.0]},
+        yaxis2={"title": {"text": "Weight"}, "domain": [0.0, 0.33], "tickformat": ".0%"},
+    )
+    layout["xaxis"]["anchor"] = "y2"
+    average = np.nanmean(np.abs(weight[1:])) if np.isfinite(weight[1:]).any() else 0.0
+    return Chart(
+        "position",
+        "Price, trades and position",
+        f"{buys:,} bars with buys and {sells:,} with sells. A position was open at the end of "
+        f"{curve.metrics.exposure:.0%} of the bars; on average {average:.0%} of net worth was "
+        "invested. The lower panel shows the weight, shares times price over net worth.",
+        [price, *markers, held],
+        layout,
+        520,
+    )
+
+
+def _panels(learning, titles: dict[str, str], colors: tuple[str, ...]):
+    """One panel under the other, for the series that have values; all against timesteps.
+
+    Returns: traces, layout, summary and number of panels; None without any.
+    """
+    names = [name for name in titles if _finite(learning, name)]
+    if not names:
+        return None
+    data, said = [], []
+    layout = _layout()
+    del layout["yaxis"]
+    height = 1.0 / len(names)
+    for index, name in enumerate(names):
+        rows = _finite(learning, name)
+        axis = "" if index == 0 else str(index + 1)
+        top = 1.0 - index * height
+        layout[f"yaxis{axis}"] = _axis(
+            domain=[max(top - height + 0.09 / len(names) + 0.02, 0.0), top - 0.16 * height],
+            nticks=4,
+        )
+        steps, values = [row["timesteps"] for row in rows], [row[name] for row in rows]
+        few = len(rows) < 60
+        data.append(
+            _line(escape(titles[name]), steps, np.asarray(values), {"color": colors[index]})
+            | {"yaxis": f"y{axis}", "mode": "lines+markers" if few else "lines"}
+            | {"marker": {"size": 5}, "showlegend": False}
+        )
+        layout.setdefault("annotations", []).append(
+            {
+                "text": escape(titles[name]),
+                "x": 0,
+                "y": top - 0.15 * height,
+                "xref": "paper",
+                "yref": "paper",
+                "xanchor": "left",
+                "yanchor": "bottom",
+                "showarrow": False,
+                "font": {"color": INK, "size": 13},
+            }
+        )
+        said.append(f"{titles[name]}: {values[0]:.4g} at first, {values[-1]:.4g} at last")
+    layout["xaxis"] |= {"title": {"text": "Timesteps"}, "tickformat": "~s"}
+    layout["xaxis"]["anchor"] = f"y{len(names)}" if len(names) > 1 else "y"
+    return data, layout, "; ".join(said) + ".", len(names)
+
+
+def _finite(learning: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
+    """The rows that have this figure."""
+    return [
+        row
+        for row in learning
+        if isinstance(value := row.get(name), int | float) and math.isfinite(value)
+    ]
+
+
+def thinned(backtest: Backtest) -> np.ndarray:
+    """Bars to draw: all, or of every stretch its first bar and the policy's lowest and highest."""
+    worth = backtest.policy.net_worth
+    if len(worth) <= MOST_POINTS:
+        return np.arange(len(worth))
+    kept = {0, len(worth) - 1}
+    for stretch in np.array_split(np.arange(len(worth)), MOST_POINTS // 3 - 1):
+        values = worth[stretch]
+        kept |= {stretch[0], stretch[values.argmin()], stretch[values.argmax()]}
+    return np.array(sorted(kept))
+
+
+def _line(name: str, x: list, y: np.ndarray, line: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "name": name,
+        "x": x,
+        "y": _numbers(y),
+        "line": dict(line),
+    }
+
+
+def _layout(yaxis: dict[str, Any] | None = None, **axes: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "autosize": True,
+        "font": {"family": "system-ui, sans-serif", "size": 13, "color": INK},
+        "margin": {"l": 8, "r": 12, "t": 8, "b": 8},
+        "hovermode": "x unified",
+        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
+        "paper_bgcolor": "white",
+        "plot_bgcolor": "white",
+        "xaxis": _axis(),
+        "yaxis": _axis(**(yaxis or {})),
+        **{name: _axis(**axis) for name, axis in axes.items()},
+    }
+
+
+def _axis(**given: Any) -> dict[str, Any]:
+    return {
+        "automargin": True,
+        "gridcolor": GRID,
+        "linecolor": GREY,
+        "zerolinecolor": GREY,
+        "zeroline": False,
+        **given,
+    }
+
+
+def _dates(stamps: np.ndarray) -> list[str]:
+    """ISO, to the day where every bar is a day."""
+    texts = [str(stamp).replace(" ", "T")[:19] for stamp in stamps]
+    if all(text.endswith("T00:00:00") or len(text) == 10 for text in texts):
+        return [text[:10] for text in texts]
+    return texts
+
+
+def _numbers(values: np.ndarray) -> list[float | None]:
+    """Seven digits are more than a screen shows."""
+    return [float(f"{value:.7g}") if math.isfinite(value) else None for value in values]

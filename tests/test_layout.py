@@ -1,0 +1,104 @@
+"""Imports point up the list in docs/design.md, never down."""
+
+import ast
+from pathlib import Path
+
+SOURCE = Path(__file__).parents[1] / "src" / "tradax"
+
+ORDER = [
+    "errors",
+    "config",
+    "files",
+    "discovery",
+    "device",
+    "spaces",
+    "protocols",
+    "networks",
+    "distributions",
+    "policies",
+    "returns",
+    "optimise",
+    "replay",
+    "data.bars",
+    "data.features",
+    "data.normalize",
+    "data.splits",
+    "data.pipeline",
+    "data.synthetic",
+    "data.samples",
+    "data",
+    "envs._market",
+    "envs._baselines",
+    "envs",
+    "rollout",
+    "algorithms",
+    "model_file",
+    "checkpoint",
+    "evaluation.metrics",
+    "evaluation.scoring",
+    "evaluation.backtest",
+    "evaluation.posterior",
+    "evaluation.verdict",
+    "training",
+    "hooks",
+    "parallel",
+    "evaluation",
+    "reporting",
+    "run_directory",
+    "experiment",
+    "sb3",
+    "cli",
+]
+
+
+def place(module: str) -> int:
+    """The position of a module's own entry, or of its package's."""
+    for name in (module, module.split(".")[0]):
+        if name in ORDER:
+            return ORDER.index(name)
+    raise AssertionError(f"tradax.{module} has no place in the layout; give it one in ORDER")
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module == "tradax":
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tradax."):
+            module = node.module.removeprefix("tradax.")
+            for alias in node.names:
+                inner = SOURCE / module.replace(".", "/") / f"{alias.name}.py"
+                found.add(f"{module}.{alias.name}" if inner.exists() else module)
+        elif isinstance(node, ast.Import):
+            found |= {a.name.removeprefix("tradax.") for a in node.names if "tradax." in a.name}
+    return found - {"__version__"}
+
+
+def test_no_import_points_down_the_layout():
+    wrong = []
+    for path in sorted(SOURCE.rglob("*.py")):
+        if path.name == "__init__.py":
+            continue
+        module = ".".join(path.relative_to(SOURCE).with_suffix("").parts)
+        wrong += [
+            f"tradax.{module} imports tradax.{imported}"
+            for imported in imports(path)
+            if place(imported) > place(module)
+        ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_nothing_that_loads_can_execute_code():
+    forbidden = {"pickle", "cloudpickle", "dill", "marshal", "shelve"}
+    wrong = []
+    for path in sorted(SOURCE.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                wrong += [f"{path}: {a.name}" for a in node.names if a.name in forbidden]
+            if isinstance(node, ast.Call):
+                called = ast.unparse(node.func)
+                if called in ("eval", "exec", "yaml.load", "torch.load", "joblib.load"):
+                    wrong.append(f"{path}: {called}")
+                if any(k.arg == "allow_pickle" for k in node.keywords):
+                    wrong.append(f"{path}: allow_pickle")
+    assert not wrong, "\n".join(wrong)
