@@ -257,7 +257,7 @@ def prepare(request: Request, *, env: Any = None, frame: Any = None) -> Task:
         def one(params, policy):
             walked = eqx.tree_at(lambda s: s.params, source, over_span(params, held_out))
             actor = policy.actor(sample=False)
-            return walked.episodes(actor, jax.random.key(0), len(held_out))[0][0]
+            return walked.episodes(actor, jax.random.key(0), held_out.rows)[0][0]
 
         if len(markets) == 1:
             return one(source.params, policy)

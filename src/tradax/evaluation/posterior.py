@@ -154,7 +154,9 @@ def _sample(series: np.ndarray, seed: int, draws: int, chains: int) -> _Sampled:
         name: np.asarray(values, np.float64)
         for name, values in sampler.get_samples(group_by_chain=True).items()
     }
-    r_hat = max(float(np.max(split_gelman_rubin(values))) for values in samples.values())
+    # On the scale on which they were sampled: scale and degrees of freedom have long tails.
+    sampled = [samples["mu"], np.log(samples["sigma"]), np.log(samples["excess_nu"])]
+    r_hat = max(float(np.max(split_gelman_rubin(values))) for values in sampled)
     flat = {name: values.reshape(draws * chains, -1) for name, values in samples.items()}
 
     mu = flat["mu"] * scale

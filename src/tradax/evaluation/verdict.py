@@ -253,10 +253,10 @@ def _sentences(
         _comparison(figures, "buy_and_hold", "buy-and-hold"),
         _comparison(figures, "cash", "cash"),
     ]
-    if policy.sharpe is not None and isinstance(figures["sharpe_interval_95"], list):
+    if isinstance(figures["sharpe_interval_95"], list):
         versus = f"; buy-and-hold's is {hold.sharpe:.2f}" if hold.sharpe is not None else ""
         sentences.append(
-            f"The Sharpe ratio is {policy.sharpe:.2f} "
+            f"The Sharpe ratio is {_number(figures['sharpe']):.2f} "
             f"(95% interval {_range(figures['sharpe_interval_95'], '.2f')}){versus}. The "
             f"probabilistic Sharpe ratio is {_number(figures['probabilistic_sharpe']):.3f}: the "
             "confidence that the true one is above 0, had nothing else been tried."
@@ -291,10 +291,12 @@ def _comparison(figures: dict[str, Figure], other: str, words: str) -> str:
     elif interval[1] < 0.0:
         meaning = "which lies below 0"
     else:
-        meaning = "which holds 0, so the difference may be chance"
+        meaning = "which includes 0, so the difference may be chance"
+    value = _number(excess)
     return (
-        f"The mean log return a year was {_number(excess):+,.1%} against {words}; the 95% "
-        f"interval is {_range(interval, ',.1%')}, {meaning}."
+        f"The policy's mean log return was {abs(value):,.1%} a year "
+        f"{'above' if value >= 0 else 'below'} that of {words}; the 95% interval of the "
+        f"difference is {_range(interval, ',.1%')}, {meaning}."
     )
 
 

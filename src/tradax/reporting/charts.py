@@ -11,9 +11,12 @@ from tradax.evaluation.backtest import Backtest, Curve
 
 MOST_POINTS = 5000
 """Longer series are thinned to this many bars."""
+MOST_MARKERS = 1500
+"""Where there are more trades than points, so many of them are marked: markers draw slowly."""
 
-# Okabe and Ito's palette, which colour-blind readers can tell apart; dashes say the same again.
-BLUE, SKY, VERMILLION, PURPLE, GREEN = "#0072B2", "#56B4E9", "#D55E00", "#CC79A7", "#009E73"
+# Of Okabe and Ito's palette, which colour-blind readers can tell apart, those that stand out on
+# white (3 to 1 at least). Dashes say the same again.
+BLUE, VERMILLION, GREEN = "#0072B2", "#D55E00", "#009E73"
 GREY, INK, GRID = "#595959", "#1a1a1a", "#e3e3e3"
 
 NAMES = {
@@ -25,10 +28,10 @@ NAMES = {
 }
 _LINES = {
     "policy": {"color": BLUE, "width": 2.5},
-    "gross": {"color": SKY, "width": 1.5, "dash": "dash"},
+    "gross": {"color": BLUE, "width": 1.5, "dash": "dash"},
     "buy_and_hold": {"color": VERMILLION, "width": 2},
     "cash": {"color": GREY, "width": 1.5, "dash": "dot"},
-    "random": {"color": PURPLE, "width": 1.5, "dash": "dashdot"},
+    "random": {"color": GREEN, "width": 1.5, "dash": "dashdot"},
 }
 
 
@@ -77,7 +80,7 @@ def learning_charts(learning: list[dict[str, Any]]) -> list[Chart]:
     updates = _panels(
         learning,
         {name: _UPDATE.get(name, name.replace("_", " ").capitalize()) for name in names},
-        colors=(BLUE, VERMILLION, GREEN, PURPLE, GREY, INK),
+        colors=(BLUE, VERMILLION, GREEN, BLUE, VERMILLION, GREEN),
     )
     charts = []
     for name, title, panels in (
@@ -127,7 +130,7 @@ def _equity(backtest: Backtest, rows: np.ndarray) -> Chart:
         "Net worth",
         f"Net worth starts at {backtest.policy.net_worth[0]:,.0f} and ends at: {ends}.",
         data,
-        _layout(yaxis={"title": {"text": "Net worth"}, "tickformat": ",.4~s"}),
+        _layout(x, yaxis={"title": {"text": "Net worth"}, "tickformat": ",.4~s"}),
         440,
         log_toggle=True,
     )
@@ -150,7 +153,7 @@ def _drawdown(backtest: Backtest, rows: np.ndarray) -> Chart:
         f"Loss from the highest net worth so far. At worst {worst['policy']:.1%} for the policy "
         f"and {worst['buy_and_hold']:.1%} for buy and hold.",
         data,
-        _layout(yaxis={"title": {"text": "Drawdown"}, "tickformat": ".0%"}),
+        _layout(x, yaxis={"title": {"text": "Drawdown"}, "tickformat": ".0%"}),
         300,
     )
 
@@ -162,20 +165,21 @@ def _position(backtest: Backtest, rows: np.ndarray) -> Chart:
     worth = np.where(curve.net_worth[1:] > 0, curve.net_worth[1:], np.nan)
     weight = np.concatenate([[0.0], curve.shares * curve.price[1:] / worth])
     price = _line("Price", x, curve.price[rows], {"color": GREY, "width": 1.5})
-    held = _line("Share of net worth invested", x, weight[rows], {"color": BLUE, "width": 1.5})
+    held = _line("Share of net worth invested", x, weight[rows], {"color": BLUE, "width": 1})
     held |= {"yaxis": "y2", "fill": "tozeroy", "fillcolor": "rgba(0, 114, 178, 0.15)"}
     held["line"] = held["line"] | {"shape": "hv"}
     held["showlegend"] = False
 
+    trades = np.count_nonzero(curve.traded)
+    every = 1 if trades <= MOST_POINTS else math.ceil(trades / MOST_MARKERS)
     markers = []
     filled = np.where(curve.fill_price > 0, curve.fill_price, curve.price[1:])
     for name, chosen, symbol, color in (
         ("Buys", curve.change > 0, "triangle-up", BLUE),
         ("Sells", curve.change < 0, "triangle-down", VERMILLION),
-        ("In and out", (curve.change == 0) & (curve.traded > 0), "diamond", PURPLE),
+        ("In and out", (curve.change == 0) & (curve.traded > 0), "diamond", INK),
     ):
-        bars = np.flatnonzero(chosen)
-        bars = bars[:: max(1, math.ceil(len(bars) / MOST_POINTS))]
+        bars = np.flatnonzero(chosen)[::every]
         if len(bars):
             markers.append(
                 {
@@ -187,13 +191,14 @@ def _position(backtest: Backtest, rows: np.ndarray) -> Chart:
                     "marker": {
                         "symbol": symbol,
                         "color": color,
-                        "size": 9 if len(bars) <= 150 else 6,
+                        "size": 9 if len(bars) <= 150 else 6 if len(bars) <= 1000 else 4,
                         "line": {"color": "white", "width": 0.5},
                     },
                 }
             )
     buys, sells = np.count_nonzero(curve.change > 0), np.count_nonzero(curve.change < 0)
     layout = _layout(
+        x,
         yaxis={"title": {"text": "Price"}, "domain": [0.42, 1.0]},
         yaxis2={"title": {"text": "Weight"}, "domain": [0.0, 0.33], "tickformat": ".0%"},
     )
@@ -204,7 +209,8 @@ def _position(backtest: Backtest, rows: np.ndarray) -> Chart:
         "Price, trades and position",
         f"{buys:,} bars with buys and {sells:,} with sells. A position was open at the end of "
         f"{curve.metrics.exposure:.0%} of the bars; on average {average:.0%} of net worth was "
-        "invested. The lower panel shows the weight, shares times price over net worth.",
+        "invested. The lower panel shows the weight, shares times price over net worth."
+        + (f" One trade in {every} is marked." if every > 1 else ""),
         [price, *markers, held],
         layout,
         520,
@@ -220,7 +226,7 @@ def _panels(learning, titles: dict[str, str], colors: tuple[str, ...]):
     if not names:
         return None
     data, said = [], []
-    layout = _layout()
+    layout = _layout([])
     del layout["yaxis"]
     height = 1.0 / len(names)
     for index, name in enumerate(names):
@@ -289,7 +295,8 @@ def _line(name: str, x: list, y: np.ndarray, line: dict[str, Any]) -> dict[str, 
     }
 
 
-def _layout(yaxis: dict[str, Any] | None = None, **axes: dict[str, Any]) -> dict[str, Any]:
+def _layout(x: list, yaxis: dict[str, Any] | None = None, **axes: dict[str, Any]):
+    """Args: x: charts with the same dates line up; empty: the data decide."""
     return {
         "autosize": True,
         "font": {"family": "system-ui, sans-serif", "size": 13, "color": INK},
@@ -298,7 +305,7 @@ def _layout(yaxis: dict[str, Any] | None = None, **axes: dict[str, Any]) -> dict
         "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
         "paper_bgcolor": "white",
         "plot_bgcolor": "white",
-        "xaxis": _axis(),
+        "xaxis": _axis(**({"range": [x[0], x[-1]]} if x else {})),
         "yaxis": _axis(**(yaxis or {})),
         **{name: _axis(**axis) for name, axis in axes.items()},
     }

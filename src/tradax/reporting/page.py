@@ -212,7 +212,7 @@ def _metrics_table(backtest: Backtest) -> str:
         rows.append(f"<tr>{head}{cells}</tr>")
     return f"""<div class="scroll" role="region" aria-label="Table of figures" tabindex="0">
 <table class="numbers">
-<caption>Figures of the test span. Gross: the policy's orders without costs.</caption>
+<caption><span>Figures of the test span. Gross: the policy's orders without costs.</span></caption>
 <thead><tr><th scope="col">Figure</th>{names}</tr></thead>
 <tbody>
 {chr(10).join(rows)}
@@ -241,12 +241,12 @@ def _posterior(report: Report) -> str:
         low, high = posterior.sharpe_interval
         facts["Sharpe ratio, mean"] = f"{posterior.sharpe_mean:.2f}"
         facts["Sharpe ratio, 90% interval"] = f"{low:.2f} to {high:.2f}"
-        facts["Probability that it is above 0"] = f"{posterior.p_positive:.1%}"
+        facts["Probability that the Sharpe ratio is above 0"] = f"{posterior.p_positive:.1%}"
     if posterior.excess_mean is not None and posterior.excess_interval is not None:
         low, high = posterior.excess_interval
-        facts["Mean return above the benchmark's, a year"] = f"{posterior.excess_mean:.1%}"
-        facts["Its 90% interval"] = f"{low:.1%} to {high:.1%}"
-        facts["Probability that it is above 0 "] = f"{posterior.p_beats_benchmark:.1%}"
+        facts["Excess over the benchmark, mean a year"] = f"{posterior.excess_mean:.1%}"
+        facts["Excess over the benchmark, 90% interval"] = f"{low:.1%} to {high:.1%}"
+        facts["Probability that the excess is above 0"] = f"{posterior.p_beats_benchmark:.1%}"
     if posterior.r_hat is not None:
         facts["Sampling"] = (
             f"{posterior.draws:,} draws, R-hat {posterior.r_hat:.3f}, "
@@ -300,7 +300,7 @@ def _text(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float):
-        return f"{value:,.0f}" if value.is_integer() and abs(value) >= 1000 else f"{value:.6g}"
+        return f"{value:,.0f}" if value.is_integer() else f"{value:,.6g}"
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, dict):

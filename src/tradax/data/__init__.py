@@ -1,0 +1,1 @@
+"""From files to what an agent may see: bars, features, normaliser, splits."""

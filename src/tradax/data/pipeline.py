@@ -1,0 +1,177 @@
+"""From bars to what an environment needs, as one object that is saved with the policy."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from tradax.config import from_dict
+from tradax.data import features
+from tradax.data.bars import Bars
+from tradax.data.normalize import QuantileNormalizer
+from tradax.data.splits import Span, Splits, chronological
+from tradax.errors import DataError
+from tradax.files import write_json
+
+
+class Market(NamedTuple):
+    """One symbol as environments take it. T bars, F features."""
+
+    symbol: str
+    timestamps: np.ndarray
+    """[T] datetime64[us]"""
+    open: np.ndarray
+    """[T] float64, like the next five."""
+    high: np.ndarray
+    low: np.ndarray
+    close: np.ndarray
+    volume: np.ndarray
+    volatility: np.ndarray
+    """Realised standard deviation of log returns a bar."""
+    table: np.ndarray
+    """[T, F] float32, normalised; rows before `first_row` are zeros and are never visited."""
+    names: tuple[str, ...]
+    first_row: int
+    periods_per_year: float
+    has_range: bool
+    has_volume: bool
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """Features and their normalisers, fitted on training rows only."""
+
+    config: features.Config
+    symbols: tuple[str, ...]
+    normalizers: tuple[QuantileNormalizer | None, ...]
+    """One a symbol; None where features are left as they are."""
+    splits: Splits
+
+    @classmethod
+    def fit(
+        cls,
+        bars: Bars,
+        config: features.Config | None = None,
+        *,
+        train: float = 0.7,
+        validation: float = 0.15,
+    ) -> "Pipeline":
+        """Split the rows in time and fit one normaliser a symbol on the first part.
+
+        Raises:
+            DataError: too few rows.
+            ConfigError: fractions out of range.
+        """
+        config = config or features.Config()
+        computed = [features.compute(bars, index, config) for index in range(len(bars.symbols))]
+        first = max(f.warm_up for f in computed) + config.window - 1
+        splits = chronological(
+            len(bars), first, train=train, validation=validation, source=bars.source
+        )
+        rows = slice(first - config.window + 1, splits.train.last + 1)
+        normalizers = [
+            QuantileNormalizer.fit(f.values[rows], f.names) if config.indicators else None
+            for f in computed
+        ]
+        return cls(config, bars.symbols, tuple(normalizers), splits)
+
+    def transform(self, bars: Bars) -> tuple[Market, ...]:
+        """The markets of the same symbols, on these bars or later ones.
+
+        Raises:
+            DataError: other symbols or other features than it was fitted on.
+        """
+        if bars.symbols != self.symbols:
+            raise DataError(
+                f"{bars.source}: symbols {', '.join(bars.symbols)}; the features were fitted on "
+                f"{', '.join(self.symbols)}"
+            )
+        return tuple(self._market(bars, index) for index in range(len(bars.symbols)))
+
+    def _market(self, bars: Bars, index: int) -> Market:
+        computed = features.compute(bars, index, self.config)
+        normalizer = self.normalizers[index]
+        values = computed.values
+        if normalizer is not None:
+            if normalizer.names != computed.names:
+                raise DataError(
+                    f"{bars.source}: features {', '.join(computed.names)}; the normaliser was "
+                    f"fitted on {', '.join(normalizer.names)}"
+                )
+            values = np.full_like(computed.values, np.nan)
+            values[computed.warm_up :] = normalizer.transform(computed.values[computed.warm_up :])
+        table, names = features.stack_window(values, computed.names, self.config.window)
+        first_row = computed.warm_up + self.config.window - 1
+        table = table.astype(np.float32)
+        table[:first_row] = 0.0
+        series = {
+            name: bars.__dict__[name][index] for name in ("open", "high", "low", "close", "volume")
+        }
+        return Market(
+            symbol=bars.symbols[index],
+            timestamps=bars.timestamps,
+            **series,
+            volatility=features.realised_volatility(
+                series["close"], self.config.volatility_window
+            ),
+            table=table,
+            names=names,
+            first_row=first_row,
+            periods_per_year=bars.periods_per_year,
+            has_range=bars.has_range,
+            has_volume=bars.has_volume,
+        )
+
+    def save(self, folder: Path | str) -> None:
+        """`pipeline.json`, and for each symbol its normaliser: safetensors for us, and joblib
+        for scikit-learn."""
+        folder = Path(folder)
+        for symbol, normalizer in zip(self.symbols, self.normalizers, strict=True):
+            if normalizer is not None:
+                stem = self._file_stem(symbol)
+                normalizer.save(folder / f"{stem}.safetensors")
+                normalizer.write_joblib(folder / f"{stem}.joblib")
+        description = {
+            "format": "tradax-pipeline",
+            "version": 1,
+            "config": asdict(self.config),
+            "symbols": list(self.symbols),
+            "splits": {name: list(span) for name, span in self.splits._asdict().items()},
+        }
+        write_json(folder / "pipeline.json", description)
+
+    @classmethod
+    def load(cls, folder: Path | str) -> "Pipeline":
+        """Raises DataError where the folder holds no pipeline, or a damaged one."""
+        folder = Path(folder)
+        path = folder / "pipeline.json"
+        try:
+            description = json.loads(path.read_text(encoding="utf-8"))
+            if description["format"] != "tradax-pipeline" or description["version"] > 1:
+                raise KeyError("format or version")
+            config = from_dict(features.Config, description["config"])
+            symbols = tuple(map(str, description["symbols"]))
+            splits = Splits(
+                *(
+                    Span(*map(int, description["splits"][name]))
+                    for name in ("train", "validation", "test")
+                )
+            )
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{path}: cannot be read as a pipeline ({error})") from None
+        pipeline = cls(config, symbols, (None,) * len(symbols), splits)
+        if not config.indicators:
+            return pipeline
+        normalizers = tuple(
+            QuantileNormalizer.load(folder / f"{pipeline._file_stem(s)}.safetensors")
+            for s in symbols
+        )
+        return cls(config, symbols, normalizers, splits)
+
+    def _file_stem(self, symbol: str) -> str:
+        if len(self.symbols) == 1:
+            return "normalizer"
+        # A symbol is the user's text: no separators get into a file's name.
+        return "normalizer-" + "".join(c if c.isalnum() or c in "-_" else "_" for c in symbol)

@@ -1,0 +1,298 @@
+"""The page holds everything, asks for nothing, and shows what it was given."""
+
+import dataclasses
+import itertools
+import json
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from test_verdict import simulated, walk, with_edge
+from tradax.evaluation.posterior import Posterior
+from tradax.evaluation.verdict import assess
+from tradax.reporting.charts import MOST_POINTS, learning_charts, market_charts, thinned
+from tradax.reporting.page import Report, render, summary, write_report
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+EVIL = "</script><script>alert('&')</script><img src=x onerror=alert(1)>"
+
+
+def report(**changes) -> Report:
+    backtest = with_edge(756, skill=0.58)
+    posterior = Posterior(
+        sharpe_mean=0.91,
+        sharpe_interval=(-0.1, 1.9),
+        p_positive=0.934,
+        excess_mean=0.02,
+        excess_interval=(-0.05, 0.09),
+        p_beats_benchmark=0.68,
+        r_hat=1.002,
+        draws=2000,
+        converged=True,
+    )
+    rng = np.random.default_rng(0)
+    learning = [
+        {
+            "update": i,
+            "timesteps": 4096 * i,
+            "episodes": 0 if i == 1 else 12,
+            "return": None if i == 1 else 0.1 * np.log(i) + 0.02 * rng.normal(),
+            "length": 252.0,
+            "policy_loss": -0.01 * rng.random(),
+            "value_loss": 1.0 / i,
+            "entropy": 2.8 - 0.01 * i,
+            "kl": 0.01 * rng.random(),
+            "clip_fraction": 0.1,
+            "explained_variance": 1 - 1 / i,
+            "gradient_norm": 0.4,
+            "seconds": 0.1 * i,
+            "steps_per_second": 41_000.0,
+        }
+        | ({"validation_score": 0.05 * np.log(i)} if i % 5 == 0 else {})
+        for i in range(1, 101)
+    ]
+    given = {
+        "title": "SIM: ppo on trading",
+        "symbol": "SIM",
+        "backtest": backtest,
+        "verdict": assess(backtest, periods_per_year=252.0, posterior=posterior, survivors=True),
+        "posterior": posterior,
+        "learning": learning,
+        "settings": {
+            "ppo": {"learning_rate": 3e-4, "hidden_sizes": [64, 64], "target_kl": None},
+            "trading": {"initial_cash": 100_000.0, "allow_short": False, "fill": "next_open"},
+        },
+        "data": {
+            "source": "sample:walk",
+            "sha256": "9f" * 32,
+            "rows": 2520,
+            "train": ["2010-01-04", "2016-12-30"],
+            "test": ["2020-01-01", "2022-01-26"],
+            "features": ["return_1", "return_5", "rsi_14"],
+        },
+        "run": {
+            "command": "tradax train --data sample:walk --seed 0",
+            "versions": {"tradax": "0.1.0", "jax": "0.10.2"},
+            "seed": 0,
+            "steps_per_second": 41_234.5,
+        },
+    }
+    return Report(**given | changes)
+
+
+def test_page_says_everything_in_order():
+    page = render(report())
+    for earlier, later in itertools.pairwise(
+        [
+            "Verdict</h2>",
+            'class="badge',
+            "How the grade is decided",
+            "What this does not show",
+            'id="equity"',
+            'id="drawdown"',
+            'id="position"',
+            'id="learning"',
+            'id="updates"',
+            "Figures</h2>",
+            "Posterior of the Sharpe ratio</h2>",
+            "Probability that the excess is above 0",
+            "Options of ppo",
+            "9f" * 32,
+            "2010-01-04 to 2016-12-30",
+            "tradax train --data sample:walk --seed 0",
+            "plotly.js v",
+        ]
+    ):
+        assert page.index(earlier) < page.index(later), (earlier, later)
+    assert page.count("plotly.js v") >= 1
+    assert len(page.encode()) < 7_000_000
+
+
+def test_strings_from_outside_are_escaped():
+    backtest = dataclasses.replace(report().backtest, symbol=EVIL)
+    page = render(
+        report(
+            title=EVIL,
+            symbol=EVIL,
+            backtest=backtest,
+            verdict=assess(backtest, periods_per_year=252.0, replications=50),
+            learning=[{"timesteps": 1, EVIL: 1.0}, {"timesteps": 2, EVIL: 2.0}],
+            settings={EVIL: {EVIL: EVIL}},
+            data={EVIL: [EVIL]},
+            run={"command": EVIL, "versions": {EVIL: EVIL}, EVIL: EVIL},
+        )
+    )
+    assert "<script>alert" not in page
+    assert "<img" not in page.split("plotly.js v")[0]
+    assert page.count("&lt;script&gt;alert") > 8
+
+
+def test_look_ahead_is_shown_first():
+    backtest = dataclasses.replace(report().backtest, look_ahead=True)
+    verdict = assess(backtest, periods_per_year=252.0, replications=50)
+    page = render(report(backtest=backtest, verdict=verdict))
+    assert page.index('class="look-ahead"') < page.index('class="badge none"')
+    assert 'class="look-ahead"' not in render(report())
+
+
+def test_skipped_posterior_and_missing_learning_are_said():
+    page = render(report(posterior=None, posterior_skipped=True, learning=[]))
+    assert "It was skipped on request." in page
+    assert "No learning curve was logged." in page
+    note = "The sampler did not converge, so no statement is made."
+    assert note in render(report(posterior=Posterior(note=note)))
+
+
+def test_summary_is_strict_json_with_the_same_figures():
+    given = report()
+    figures = json.loads(json.dumps(summary(given), allow_nan=False))
+    assert figures["strategies"]["policy"]["sharpe"] == given.backtest.policy.metrics.sharpe
+    assert set(figures["strategies"]) == {"policy", "gross", "buy_and_hold", "cash", "random"}
+    assert figures["strategies"]["cash"]["sharpe"] is None
+    assert figures["test"] == {"first": "2020-01-01", "last": "2022-01-26", "bars": 756}
+    assert figures["verdict"]["grade"] == given.verdict.grade
+    assert figures["posterior"]["p_positive"] == 0.934
+    assert figures["look_ahead"] is False
+    odd = summary(report(run={"speed": float("nan"), "n": np.int64(3), "path": Path("x")}))
+    assert odd["run"] == {"speed": None, "n": 3, "path": "x"}
+
+
+def test_a_policy_that_never_trades_has_a_page():
+    price = report().backtest.policy.price
+    backtest = simulated(price, np.zeros(len(price) - 1))
+    page = render(report(backtest=backtest, verdict=assess(backtest, periods_per_year=252.0)))
+    assert "never traded" in page
+    assert "n/a" in page
+
+
+def test_few_points_are_all_drawn_and_many_keep_their_extremes():
+    few = report().backtest
+    assert len(market_charts(few)[0].data[0]["x"]) == 757
+    rng = np.random.default_rng(0)
+    many = simulated(walk(rng.normal(0, 0.001, 20_000)), np.ones(20_000))
+    rows = thinned(many)
+    assert len(rows) <= MOST_POINTS
+    assert {0, 20_000, many.policy.net_worth.argmin(), many.policy.net_worth.argmax()} <= set(rows)
+
+
+def test_learning_charts_draw_what_any_algorithm_logs():
+    rows = [{"timesteps": i, "q_loss": float(i), "return": None} for i in range(3)]
+    (chart,) = learning_charts(rows)
+    assert chart.data[0]["y"] == [0.0, 1.0, 2.0]
+    assert "Q loss: 0 at first, 2 at last" in chart.summary
+
+
+def test_plotly_knows_every_option_of_the_charts():
+    from plotly.graph_objects import Figure
+
+    given = report()
+    for chart in market_charts(given.backtest) + learning_charts(given.learning):
+        Figure(data=chart.data, layout=chart.layout)  # raises for options that do not exist
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH to open the page with")
+def test_page_draws_every_chart_in_a_browser_without_a_request(tmp_path):
+    write_report(tmp_path / "report.html", report())
+    with Browser(tmp_path / "profile") as browser:
+        phone = {"width": 375, "height": 800, "deviceScaleFactor": 1, "mobile": True}
+        browser.call("Emulation.setDeviceMetricsOverride", **phone)
+        browser.open((tmp_path / "report.html").as_uri())
+        drawn = browser.run(
+            "[...document.querySelectorAll('.chart')]"
+            ".map(c => [c.id, c.querySelectorAll('.main-svg').length > 0])"
+        )
+        assert drawn == [
+            [name, True] for name in ("equity", "drawdown", "position", "learning", "updates")
+        ]
+        assert browser.run(
+            "document.querySelector('button[data-log]').click();"
+            "[charts[0].layout.yaxis.type, document.documentElement.scrollWidth <= innerWidth]"
+        ) == ["log", True]
+    assert browser.complaints == []
+    assert browser.requests == [(tmp_path / "report.html").as_uri()]
+
+
+class Browser:
+    """A headless chromium, and what it complained about and asked for."""
+
+    def __init__(self, profile: Path):
+        self.profile = profile
+        self.complaints: list[str] = []
+        self.requests: list[str] = []
+        self._number = 0
+
+    def __enter__(self):
+        import urllib.request
+
+        import websocket
+
+        flags = (
+            "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run "
+            "--disable-background-networking --disable-component-update --disable-sync "
+            "--disable-dev-shm-usage --remote-debugging-port=0 --remote-allow-origins=*"
+        )
+        assert CHROMIUM is not None
+        self._process = subprocess.Popen(
+            [CHROMIUM, *flags.split(), f"--user-data-dir={self.profile}", "about:blank"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            port_file = self.profile / "DevToolsActivePort"
+            self._wait(lambda: port_file.exists() and "\n" in port_file.read_text())
+            port = port_file.read_text().split()[0]
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/json", timeout=20) as answer:
+                targets = json.load(answer)
+            url = next(t["webSocketDebuggerUrl"] for t in targets if t["type"] == "page")
+            self._socket = websocket.create_connection(url, timeout=30)
+            for domain in ("Page", "Runtime", "Network", "Log"):
+                self.call(f"{domain}.enable")
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        self._process.kill()
+        self._process.wait()
+
+    def open(self, url: str) -> None:
+        self.call("Page.navigate", url=url)
+        self._wait(
+            lambda: self.run(f"location.href === {url!r} && document.readyState === 'complete'")
+        )
+
+    def run(self, script: str):
+        answer = self.call("Runtime.evaluate", expression=script, returnByValue=True)
+        assert "exceptionDetails" not in answer, answer
+        return answer["result"].get("value")
+
+    def call(self, method: str, **params):
+        self._number += 1
+        self._socket.send(json.dumps({"id": self._number, "method": method, "params": params}))
+        while True:
+            message = json.loads(self._socket.recv())
+            if message.get("id") == self._number:
+                return message["result"]
+            self._note(message.get("method"), message.get("params", {}))
+
+    def _note(self, event: str, params: dict) -> None:
+        if event == "Network.requestWillBeSent":
+            url = params["request"]["url"]
+            if not url.startswith("data:"):
+                self.requests.append(url)
+        elif event in ("Runtime.exceptionThrown", "Log.entryAdded"):
+            self.complaints.append(json.dumps(params)[:500])
+        elif event == "Runtime.consoleAPICalled" and params["type"] in ("error", "warning"):
+            self.complaints.append(json.dumps(params["args"])[:500])
+
+    @staticmethod
+    def _wait(done, seconds: float = 40.0) -> None:
+        deadline = time.monotonic() + seconds
+        while not done():
+            assert time.monotonic() < deadline, "chromium did not answer in time"
+            time.sleep(0.05)

@@ -1,0 +1,204 @@
+"""The grade: none on noise, something on a real edge, never more than the figures allow."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tradax.data.splits import Span
+from tradax.evaluation import metrics
+from tradax.evaluation.backtest import Backtest, Curve
+from tradax.evaluation.posterior import Posterior
+from tradax.evaluation.verdict import assess, probabilistic_sharpe
+
+DAYS = 252.0
+
+
+def curve(name: str, price: np.ndarray, weight: np.ndarray, cost_rate: float = 0.0006) -> Curve:
+    """Hold `weight` [n] of net worth during each bar, reached at the previous close."""
+    change = np.diff(weight, prepend=0.0)
+    growth = (1 - cost_rate * np.abs(change)) * (1 + weight * (price[1:] / price[:-1] - 1))
+    worth = 100_000.0 * np.cumprod(np.concatenate([[1.0], growth]))
+    turnover = np.abs(change) * worth[:-1]
+    shares = weight * worth[1:] / price[1:]
+    return Curve(
+        name=name,
+        timestamps=np.datetime64("2020-01-01") + np.arange(len(price)),
+        net_worth=worth,
+        price=price,
+        shares=shares,
+        traded=turnover / price[:-1],
+        change=np.sign(change) * turnover / price[:-1],
+        fill_price=np.where(turnover > 0, price[:-1], 0.0),
+        cost=cost_rate * turnover,
+        turnover=turnover,
+        actions=np.zeros((len(weight), 2)),
+        metrics=metrics.compute(worth, shares, cost_rate * turnover, turnover, DAYS),
+    )
+
+
+def simulated(price: np.ndarray, weight: np.ndarray, look_ahead: bool = False) -> Backtest:
+    n = len(weight)
+    random = np.random.default_rng(1).integers(0, 2, n).astype(float)
+    plans = {"buy_and_hold": np.ones(n), "cash": np.zeros(n), "random": random}
+    return Backtest(
+        symbol="SIM",
+        span=Span(0, n),
+        policy=curve("policy", price, weight),
+        gross=curve("gross", price, weight, 0.0),
+        baselines={name: curve(name, price, plan) for name, plan in plans.items()},
+        look_ahead=look_ahead,
+    )
+
+
+def walk(returns: np.ndarray) -> np.ndarray:
+    return 100.0 * np.cumprod(np.concatenate([[1.0], 1.0 + returns]))
+
+
+def noise(seed: int, n: int = 504) -> Backtest:
+    """A driftless market, and a policy that goes in and out at random."""
+    rng = np.random.default_rng(seed)
+    weight = (np.cumsum(rng.random(n) < 0.1) % 2).astype(float)
+    return simulated(walk(rng.normal(0, 0.01, n)), weight)
+
+
+def with_edge(n: int, skill: float = 0.7, **kwargs) -> Backtest:
+    """A policy that guesses the next bar's sign right more often than not."""
+    rng = np.random.default_rng(0)
+    returns = rng.normal(0.0002, 0.01, n)
+    weight = np.where(rng.random(n) < skill, returns > 0, returns <= 0).astype(float)
+    return simulated(walk(returns), weight, **kwargs)
+
+
+def test_probabilistic_sharpe_equals_the_one_by_hand():
+    # Mean 0.005, SR 0.3873, skewness 0, kurtosis 1.64: Phi(0.3873 sqrt(3) / sqrt(1.024)).
+    assert probabilistic_sharpe(np.array([0.01, -0.01, 0.02, 0.0])) == pytest.approx(
+        0.746307, abs=1e-6
+    )
+    assert probabilistic_sharpe(np.full(10, 0.01)) is None
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.floats(-0.1, 0.1), min_size=3, max_size=30), st.floats(0.1, 10))
+def test_probabilistic_sharpe_is_a_probability_and_has_no_unit(returns, unit):
+    returns = np.array(returns)
+    if returns.std() > 1e-4:
+        value = probabilistic_sharpe(returns)
+        assert value is not None
+        assert 0.0 <= value <= 1.0
+        assert probabilistic_sharpe(returns * unit) == pytest.approx(value, abs=1e-9)
+
+
+def test_noise_is_graded_none_in_95_of_100_markets():
+    grades = [
+        assess(noise(seed), periods_per_year=DAYS, seed=seed, replications=200).grade
+        for seed in range(100)
+    ]
+    assert grades.count("none") >= 95
+
+
+def test_a_large_edge_is_at_least_moderate_and_with_years_strong():
+    short = assess(with_edge(504), periods_per_year=DAYS)
+    assert short.grade == "moderate"  # fewer than three years
+    long = assess(with_edge(1008), periods_per_year=DAYS)
+    assert long.grade == "strong"
+    assert long.figures["probabilistic_sharpe"] > 0.99
+    assert "Strong evidence" in long.headline
+
+
+def test_look_ahead_forces_none():
+    verdict = assess(with_edge(1008, look_ahead=True), periods_per_year=DAYS)
+    assert verdict.grade == "none"
+    assert "look-ahead" in verdict.headline
+    assert "close" in verdict.caveats[0]
+
+
+def test_a_policy_that_never_trades_is_nothing_to_judge():
+    price = noise(0).policy.price
+    verdict = assess(simulated(price, np.zeros(504)), periods_per_year=DAYS)
+    assert verdict.grade == "none"
+    assert "never traded" in verdict.headline
+    assert verdict.figures["sharpe"] is verdict.figures["probabilistic_sharpe"] is None
+    assert verdict.figures["excess_over_cash_interval_95"] == [0.0, 0.0]
+
+
+def test_buy_and_hold_shows_no_skill():
+    rising = walk(np.random.default_rng(0).normal(0.003, 0.01, 504))
+    verdict = assess(simulated(rising, np.ones(504)), periods_per_year=DAYS)
+    assert verdict.grade == "none"
+    assert "buy-and-hold does" in verdict.headline
+    assert any("hardly be told" in caveat for caveat in verdict.caveats)
+
+
+def test_staying_out_of_a_falling_market_does_not_beat_cash():
+    rng = np.random.default_rng(0)
+    falling = walk(rng.normal(-0.003, 0.01, 756))
+    weight = (rng.random(756) < 0.05).astype(float)
+    verdict = assess(simulated(falling, weight), periods_per_year=DAYS)
+    assert verdict.figures["excess_over_buy_and_hold_interval_99"][0] > 0
+    assert verdict.grade == "none"
+
+
+def test_few_trades_are_at_most_weak():
+    rng = np.random.default_rng(0)
+    drift = np.repeat([0.003, -0.004, 0.003], 336)
+    weight = np.repeat([1.0, 0.0, 1.0], 336)
+    verdict = assess(simulated(walk(rng.normal(drift, 0.008)), weight), periods_per_year=DAYS)
+    assert verdict.figures["excess_over_buy_and_hold_interval_99"][0] > 0
+    assert verdict.figures["excess_over_cash_interval_99"][0] > 0
+    assert verdict.grade == "weak"
+    assert any("few decisions" in caveat for caveat in verdict.caveats)
+
+
+def test_too_few_bars_allow_no_statement():
+    verdict = assess(with_edge(40, skill=0.95), periods_per_year=DAYS)
+    assert verdict.grade == "none"
+    assert "too few" in verdict.headline
+    assert any("shorter than a year" in caveat for caveat in verdict.caveats)
+
+
+def test_a_policy_that_loses_by_more_than_chance_is_told_so():
+    verdict = assess(with_edge(504, skill=0.3), periods_per_year=DAYS)
+    assert verdict.grade == "none"
+    assert "worse than buy-and-hold" in verdict.headline
+
+
+def test_figures_are_those_of_the_curves_and_the_seed():
+    backtest = with_edge(504)
+    verdict = assess(backtest, periods_per_year=DAYS, seed=3)
+    policy, hold = backtest.policy, backtest.baselines["buy_and_hold"]
+    growth = np.log(policy.net_worth[-1]) - np.log(hold.net_worth[-1])
+    figures = verdict.figures
+    assert figures["excess_over_buy_and_hold"] == pytest.approx(growth / 2.0)
+    assert figures["sharpe"] == pytest.approx(policy.metrics.sharpe)
+    assert figures["sharpe_difference"] == pytest.approx(
+        policy.metrics.sharpe - hold.metrics.sharpe
+    )
+    low, high = figures["sharpe_interval_95"]
+    assert low < figures["sharpe_interval_90"][0] < figures["sharpe"] < high
+    json.dumps(figures, allow_nan=False)
+    assert assess(backtest, periods_per_year=DAYS, seed=3) == verdict
+    assert assess(backtest, periods_per_year=DAYS, seed=4).figures != figures
+
+
+def test_sentences_carry_the_figures_and_caveats_what_is_known():
+    backtest = with_edge(504)
+    posterior = Posterior(sharpe_mean=1.0, sharpe_interval=(0.1, 2.0), p_positive=0.97)
+    verdict = assess(
+        backtest, periods_per_year=DAYS, posterior=posterior, trials=30, survivors=True
+    )
+    said = " ".join(verdict.sentences)
+    for figure in (
+        "504 bars of SIM",
+        "2020-01-01",
+        f"{backtest.policy.metrics.total_return:,.1%}",
+        f"{backtest.policy.metrics.costs:,.2f}",
+        f"{backtest.policy.metrics.max_drawdown:.1%}",
+        "97.0%",
+    ):
+        assert figure in said
+    warned = " ".join(verdict.caveats)
+    assert "30 settings" in warned
+    assert "survived" in warned
