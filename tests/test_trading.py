@@ -165,7 +165,7 @@ def test_ruin_terminates_and_the_end_of_the_span_truncates():
     buy, hold = jnp.array([1.0, 1.0]), jnp.array([0.0, 0.0])
     state, _, terminated, _ = env.step_state(jax.random.key(0), state, buy, params)
     assert not terminated
-    ruined, reward, terminated, _ = env.step_state(jax.random.key(0), state, hold, params)
+    _, reward, terminated, _ = env.step_state(jax.random.key(0), state, hold, params)
     assert terminated
     assert float(reward) == pytest.approx(np.log(0.05), rel=1e-5)
     state = env.reset_state(jax.random.key(0), params)

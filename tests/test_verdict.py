@@ -156,6 +156,8 @@ def test_too_few_bars_allow_no_statement():
     verdict = assess(with_edge(40, skill=0.95), periods_per_year=DAYS)
     assert verdict.grade == "none"
     assert "too few" in verdict.headline
+    assert verdict.figures["excess_over_cash_interval_95"] is None
+    assert "interval" not in " ".join(verdict.sentences)
     assert any("shorter than a year" in caveat for caveat in verdict.caveats)
 
 

@@ -299,8 +299,10 @@ def _parse(
     for name in needed:
         if name not in by_name:
             hint = ""
-            if not closes_only and "close" in by_name and (
-                name == "volume" or not any(n in by_name for n in ("open", "high", "low"))
+            if (
+                not closes_only
+                and "close" in by_name
+                and (name == "volume" or not any(n in by_name for n in ("open", "high", "low")))
             ):
                 hint = ", or use --closes-only (closes_only=True) to train on closes alone"
             problems.add("", f"no column {name}; add it{hint}")
@@ -376,10 +378,11 @@ def _timestamps(table: _Table, column: str, problems: _Problems) -> np.ndarray:
         parsed = _parse_text(text)
     if parsed is None or parsed.null_count() == len(parsed):
         unix = text.cast(pl.Float64, strict=False)
-        if unix.null_count() < len(unix) and (unix.abs().median() or 0) > 1e8:
+        size = float(np.nanmedian(np.abs(unix.to_numpy()))) if unix.null_count() < len(unix) else 0
+        if 1e8 < size < 1e20:
             # Seconds, milliseconds, microseconds or nanoseconds since 1970, by their size.
-            size = float(unix.abs().median() or 0)  # type: ignore[arg-type]
-            scale = next(s for limit, s in ((1e11, 1e6), (1e14, 1e3), (1e17, 1), (1e20, 1e-3)) if size < limit)
+            units = ((1e11, 1e6), (1e14, 1e3), (1e17, 1), (1e20, 1e-3))
+            scale = next(factor for limit, factor in units if size < limit)
             parsed = (unix * scale).cast(pl.Int64).cast(pl.Datetime("us"))
     if parsed is None:
         parsed = pl.Series([None] * len(text), dtype=pl.Datetime("us"))
@@ -388,7 +391,9 @@ def _timestamps(table: _Table, column: str, problems: _Problems) -> np.ndarray:
         table,
         bad,
         column,
-        lambda row: f"{series[row]!r} is not a date; write it as 2024-12-31 or 2024-12-31T16:00:00+00:00",
+        lambda row: (
+            f"{series[row]!r} is not a date; write it as 2024-12-31 or 2024-12-31T16:00:00+00:00"
+        ),
     )
     return parsed.to_numpy().astype("datetime64[us]")
 
@@ -522,9 +527,7 @@ def _check_order(
     known = ~np.isnat(stamps[1:]) & ~np.isnat(stamps[:-1])
 
     def say(where: np.ndarray, what: str) -> None:
-        problems.add_rows(
-            table, where, column, lambda row: f"{_short(timestamps[row])}{of} {what}"
-        )
+        problems.add_rows(table, where, column, lambda row: f"{_short(timestamps[row])}{of} {what}")
 
     say(rows[1:][known & (step == 0)], "stands twice; delete one of the rows")
     say(rows[1:][known & (step < 0)], "comes after a later time; sort the rows by time")
@@ -554,9 +557,7 @@ def _assemble(
         unknown = [s for s in symbols if s not in series]
         if unknown:
             close = difflib.get_close_matches(unknown[0], series, n=3) or list(series)[:20]
-            raise DataError(
-                f"{source}: no symbol {unknown[0]}; did you mean {', '.join(close)}?"
-            )
+            raise DataError(f"{source}: no symbol {unknown[0]}; did you mean {', '.join(close)}?")
         series = {symbol: series[symbol] for symbol in symbols}
     names = list(series)
     first = series[names[0]]

@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -31,13 +32,15 @@ class QuantileNormalizer:
         transformer = QuantileTransformer(
             n_quantiles=min(n_quantiles, len(values)),
             output_distribution="normal",
-            subsample=None,  # every row: the result depends on no random draw
+            subsample=len(values),  # every row: the result depends on no random draw
         ).fit(values)
-        return cls(transformer.quantiles_, transformer.references_, tuple(names))
+        return cls(
+            np.asarray(transformer.quantiles_), np.asarray(transformer.references_), tuple(names)
+        )
 
     def transform(self, values: np.ndarray) -> np.ndarray:
         """Args: values [N, F]; beyond the training range they are clipped, at about +-5.2."""
-        return self._sklearn().transform(values)
+        return np.asarray(self._sklearn().transform(values))
 
     def save(self, path: Path | str) -> None:
         """As safetensors, with the names in its metadata."""
@@ -74,7 +77,7 @@ class QuantileNormalizer:
         return cls(quantiles.astype(np.float64), references.astype(np.float64), names)
 
     def write_joblib(self, path: Path | str) -> None:
-        """For scikit-learn: `joblib.load(path)` is a fitted QuantileTransformer. We never read it."""
+        """A fitted QuantileTransformer for scikit-learn; we never read it ourselves."""
         import io
 
         import joblib
@@ -83,11 +86,11 @@ class QuantileNormalizer:
         joblib.dump(self._sklearn(), buffer)
         write_atomic(path, buffer.getvalue())
 
-    def _sklearn(self):
+    def _sklearn(self) -> Any:
         from sklearn.preprocessing import QuantileTransformer
 
-        transformer = QuantileTransformer(
-            n_quantiles=len(self.references), output_distribution="normal", subsample=None
+        transformer: Any = QuantileTransformer(
+            n_quantiles=len(self.references), output_distribution="normal"
         )
         transformer.quantiles_ = self.quantiles
         transformer.references_ = self.references

@@ -64,7 +64,7 @@ class Pipeline:
             DataError: too few rows.
             ConfigError: fractions out of range.
         """
-        config = config or features.Config()
+        config = features.Config() if config is None else config
         computed = [features.compute(bars, index, config) for index in range(len(bars.symbols))]
         first = max(f.warm_up for f in computed) + config.window - 1
         splits = chronological(
@@ -113,9 +113,7 @@ class Pipeline:
             symbol=bars.symbols[index],
             timestamps=bars.timestamps,
             **series,
-            volatility=features.realised_volatility(
-                series["close"], self.config.volatility_window
-            ),
+            volatility=features.realised_volatility(series["close"], self.config.volatility_window),
             table=table,
             names=names,
             first_row=first_row,

@@ -133,5 +133,7 @@ def _file(package: str, path: str) -> Path:
     spec = find_spec(package)
     file = Path(spec.origin).parent / path if spec and spec.origin else None
     if file is None or not file.is_file():
-        raise DataError(f"the package {package} with its sample prices is missing; reinstall tradax")
+        raise DataError(
+            f"the package {package} with its sample prices is missing; reinstall tradax"
+        )
     return file

@@ -128,7 +128,9 @@ def _figures(
         for level in LEVELS.values():
             tail = (100 - level) / 200
             figures[f"{name}_interval_{level}"] = (
-                [float(q) for q in np.quantile(values, [tail, 1 - tail])] if defined else None
+                [float(q) for q in np.quantile(values, [tail, 1 - tail])]
+                if defined and n >= LEAST_BARS
+                else None
             )
     return figures
 
@@ -139,7 +141,7 @@ _STATISTICS = ("excess_over_buy_and_hold", "excess_over_cash", "sharpe", "sharpe
 def _statistics(columns: np.ndarray, periods_per_year: float) -> np.ndarray:
     """`_STATISTICS` of one (re)sample [n, 4], a year each; not finite where not defined."""
     mean = columns.mean(axis=0)
-    deviation = columns[:, 2:].std(axis=0, ddof=1)
+    deviation = columns[:, 2:].std(axis=0, ddof=min(1, len(columns) - 1))
     deviation = np.where(deviation > ROUNDING, deviation, np.nan)
     sharpe = mean[2:] / deviation * math.sqrt(periods_per_year)
     excess = mean[:2] * periods_per_year
@@ -239,9 +241,11 @@ def _sentences(
     hold = others["buy_and_hold"].metrics
     first, last = (str(backtest.policy.timestamps[i])[:10] for i in (0, -1))
     start = float(backtest.policy.net_worth[0])
-    by_year = f" ({policy.annual_return:,.1%} a year)" if policy.annual_return is not None else ""
+    by_year = ""
+    if policy.annual_return is not None and _number(figures["years"]) >= 1.0:
+        by_year = f" ({policy.annual_return:,.1%} a year)"
     sentences = [
-        f"The test span has {_number(figures['bars']):,.0f} bars of {backtest.symbol}, {first} to "
+        f"The test span has {_bars(len(backtest.policy.returns))} of {backtest.symbol}, {first} to "
         f"{last} ({_number(figures['years']):.1f} years).",
         f"After costs the policy returned {policy.total_return:,.1%}{by_year}; buy-and-hold "
         f"returned {hold.total_return:,.1%}, cash {others['cash'].metrics.total_return:,.1%}"
@@ -250,8 +254,8 @@ def _sentences(
             if "random" in others
             else "."
         ),
-        _comparison(figures, "buy_and_hold", "buy-and-hold"),
-        _comparison(figures, "cash", "cash"),
+        *_comparison(figures, "buy_and_hold", "buy-and-hold"),
+        *_comparison(figures, "cash", "cash"),
     ]
     if isinstance(figures["sharpe_interval_95"], list):
         versus = f"; buy-and-hold's is {hold.sharpe:.2f}" if hold.sharpe is not None else ""
@@ -262,14 +266,14 @@ def _sentences(
             "confidence that the true one is above 0, had nothing else been tried."
         )
     sentences.append(
-        f"Trading on {policy.trades:,} bars cost {policy.costs:,.2f}, or "
+        f"Trading on {_bars(policy.trades)} cost {policy.costs:,.2f}, or "
         f"{policy.costs / start:,.1%} of the initial {start:,.2f}; without costs the same orders "
         f"would have returned {gross.total_return:,.1%}."
     )
     sentences.append(
         f"The largest loss from a peak was {policy.max_drawdown:.1%} (buy-and-hold "
         f"{hold.max_drawdown:.1%}); the longest time below a peak was "
-        f"{policy.max_drawdown_bars:,} bars."
+        f"{_bars(policy.max_drawdown_bars)}."
     )
     if posterior is not None and posterior.p_positive is not None:
         sentences.append(
@@ -279,13 +283,14 @@ def _sentences(
     return tuple(sentences)
 
 
-def _comparison(figures: dict[str, Figure], other: str, words: str) -> str:
+def _comparison(figures: dict[str, Figure], other: str, words: str) -> list[str]:
+    """One sentence, or none where there is no interval."""
     excess, interval = (
         figures[f"excess_over_{other}"],
         figures[f"excess_over_{other}_interval_95"],
     )
     if not isinstance(interval, list):
-        return f"The difference from {words} is not defined."
+        return []
     if interval[0] > 0.0:
         meaning = "which lies above 0"
     elif interval[1] < 0.0:
@@ -293,11 +298,11 @@ def _comparison(figures: dict[str, Figure], other: str, words: str) -> str:
     else:
         meaning = "which includes 0, so the difference may be chance"
     value = _number(excess)
-    return (
+    return [
         f"The policy's mean log return was {abs(value):,.1%} a year "
         f"{'above' if value >= 0 else 'below'} that of {words}; the 95% interval of the "
         f"difference is {_range(interval, ',.1%')}, {meaning}."
-    )
+    ]
 
 
 def _caveats(
@@ -332,7 +337,7 @@ def _caveats(
         )
     if 0 < policy.trades < LEAST_TRADES:
         caveats.append(
-            f"The policy traded on {policy.trades} bars only; its result rests on few decisions."
+            f"The policy traded on {_bars(policy.trades)} only; its result rests on few decisions."
         )
     if policy.trades > 0 and _is_buy_and_hold(backtest, figures):
         caveats.append("The policy's returns can hardly be told from buy-and-hold's.")
@@ -343,6 +348,10 @@ def _caveats(
     if backtest.policy.net_worth.min() <= 0.0:
         caveats.append("The policy was ruined; a loss beyond 99.9% counts as 99.9%.")
     return tuple(caveats)
+
+
+def _bars(count: int) -> str:
+    return f"{count:,} bar{'' if count == 1 else 's'}"
 
 
 def _range(interval: Figure, form: str) -> str:
