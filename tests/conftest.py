@@ -1,5 +1,18 @@
-"""Shared by all tests: no GPU, warnings of our own are errors."""
+"""Shared by all tests: the CPU, and a cache of compiled programs of their own."""
 
+import atexit
 import os
+import shutil
+import tempfile
 
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["JAX_PLATFORMS"] = "cpu"
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    # Set before workers start, so that they share it and compile nothing twice.
+    os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="tradax-tests-")
+    atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
+
+
+def pytest_configure(config):
+    from tradax import device  # after the environment is settled
+
+    device.keep_compiled_programs()

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from tradax.errors import TradaxError
+from tradax.evaluation import posterior as module
 from tradax.evaluation.posterior import sharpe_posterior
 
 DAYS = 252.0
@@ -52,3 +53,29 @@ def test_returns_that_are_not_finite_get_no_statement():
 def test_a_benchmark_of_other_bars_is_an_error():
     with pytest.raises(TradaxError, match="100 returns and 90 of the benchmark"):
         sharpe_posterior(np.ones(100), DAYS, benchmark=np.ones(90))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"r_hat": 1.2}, "did not converge"),
+        ({"r_hat": np.nan}, "did not converge"),
+        ({"divergences": 3}, "3 divergences"),
+        ({"deviation": np.full((100, 1), 0.03)}, "deviation is 3 times"),
+        ({"mean": np.full((100, 1), 0.01)}, "standard errors above"),
+    ],
+)
+def test_no_statement_where_sampling_or_the_model_failed(monkeypatch, changes, said):
+    returns = 0.01 * np.random.default_rng(0).choice([-1.0, 1.0], 500)
+    good = module._Sampled(
+        mean=np.full((100, 1), returns.mean()),
+        deviation=np.full((100, 1), 0.01),
+        r_hat=1.0,
+        divergences=0,
+    )
+    monkeypatch.setattr(module, "_sample", lambda *_: good)
+    assert sharpe_posterior(returns, DAYS).note == ""
+    monkeypatch.setattr(module, "_sample", lambda *_: good._replace(**changes))
+    posterior = sharpe_posterior(returns, DAYS)
+    assert said in posterior.note
+    assert posterior.sharpe_mean is posterior.sharpe_interval is posterior.p_positive is None

@@ -70,7 +70,7 @@ def report(**changes) -> Report:
             "source": "sample:walk",
             "sha256": "9f" * 32,
             "rows": 2520,
-            "train": ["2010-01-04", "2016-12-30"],
+            "train": ["2010-01-04T00:00:00", "2016-12-30T00:00:00"],
             "test": ["2020-01-01", "2022-01-26"],
             "features": ["return_1", "return_5", "rsi_14"],
         },

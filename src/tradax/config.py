@@ -17,11 +17,22 @@ of the command line needs no import at all.
 import ast
 import dataclasses
 import difflib
+import functools
 import math
 import types
 import typing
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, dataclass_transform, get_args, get_origin
+from typing import (
+    Any,
+    Literal,
+    NamedTuple,
+    TypeVar,
+    dataclass_transform,
+    get_args,
+    get_origin,
+    overload,
+)
 
 from tradax.errors import ConfigError
 
@@ -51,7 +62,15 @@ def setting(
     return dataclasses.field(default=default, metadata={"bounds": bounds, "static": static})
 
 
+_T = TypeVar("_T")
+
+
+@overload
 @dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(setting,))
+def config(cls: type[_T]) -> type[_T]: ...
+@overload
+@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(setting,))
+def config(*, traced: bool) -> Callable[[type[_T]], type[_T]]: ...
 def config(cls: Any = None, *, traced: bool = True) -> Any:
     """Make `cls` a frozen, keyword-only, checked dataclass; a pytree if `traced`.
 
@@ -59,7 +78,11 @@ def config(cls: Any = None, *, traced: bool = True) -> Any:
     where all of them are plain Python values.
     """
     if cls is None:
-        return lambda cls: config(cls, traced=traced)
+        return functools.partial(_configured, traced=traced)
+    return _configured(cls, traced=traced)
+
+
+def _configured(cls: Any, *, traced: bool) -> Any:
 
     def __post_init__(self):
         _check(self)

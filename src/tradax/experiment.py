@@ -201,6 +201,9 @@ def prepare(request: Request, *, env: Any = None, frame: Any = None) -> Task:
     algorithm_module = discovery.module("algorithms", request.algorithm)
     config = from_dict(algorithm_module.Config, request.settings.get(request.algorithm, {}))
     _check_sections(request)
+    for name in ("total_timesteps", "evaluations", "log_rows"):
+        if getattr(request, name) < 1:
+            raise ConfigError(f"{name} is {getattr(request, name)}; it must be at least 1")
     horizon = jnp.float32(1)
     if request.env not in discovery.environments():
         environment, params = env if isinstance(env, tuple) else (env or request.env, None)
@@ -326,8 +329,7 @@ def _finish(request: Request, task: Task, folder: Path, trained: training.Traine
     if not trained.interrupted:
         outcome |= held_out_test(request, task, folder, policies)
         run_directory.write_json(folder / "summary.json", outcome)
-        for name in outcome.get("symbols", {request.env: outcome}):
-            tested = outcome.get("symbols", {}).get(name, outcome)
+        for name, tested in outcome.get("symbols", {names[0]: outcome}).items():
             figures = tested.get("strategies", {}).get("policy", {})
             trial = {
                 "algorithm": request.algorithm,
@@ -382,10 +384,18 @@ def _report(request, task: Task, folder: Path, policy, market: Market, source) -
     posterior = None
     if not request.skip_posterior:
         posterior = sharpe_posterior(
-            result.policy.returns, market.periods_per_year, seed=request.seed
+            result.policy.returns,
+            market.periods_per_year,
+            benchmark=result.baselines["buy_and_hold"].returns,
+            seed=request.seed,
         )
+    assert task.bars is not None
     verdict = assess(
-        result, periods_per_year=market.periods_per_year, posterior=posterior, seed=request.seed
+        result,
+        periods_per_year=market.periods_per_year,
+        posterior=posterior,
+        seed=request.seed,
+        survivors=any(name in samples.SAMPLES for name in task.bars.source.split(", ")),
     )
     index = [m.symbol for m in task.markets].index(market.symbol) if task.members else 0
     rows = read_rows(task.folders[index] / "metrics.jsonl")

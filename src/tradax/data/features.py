@@ -1,4 +1,4 @@
-"""What the agent may know at the close of a bar: causal indicators, log returns, the user's signals.
+"""What the agent may know at the close of a bar: causal indicators, returns, the user's signals.
 
 Row t is computed from bars 0..t only. Rows before `warm_up`, where an indicator has not seen
 enough bars, are NaN; they are never filled, and spans begin after them.

@@ -12,8 +12,10 @@ WARMUP = 300
 R_HAT_LIMIT = 1.01
 QUIET = 0.05
 """Returns within this many deviations of 0 are of bars on which next to nothing was held."""
-MISFIT = 1.5
-"""The model's deviation and the sample's may differ by this factor."""
+MOST_RATIO, MOST_ERROR = 1.5, 1.0
+"""The model's deviation may differ from the sample's by this factor, its mean by so many standard
+errors. A Student-t takes rare large losses for outliers: where it says much else than the plain
+mean and deviation, it is the model that is wrong."""
 
 
 @dataclass(frozen=True)
@@ -96,25 +98,26 @@ def sharpe_posterior(
             f"{sampled.divergences} divergences), so no statement is made.",
         )
     figures: dict[str, Any] = {}
-    if _fits(sampled.mean[:, 0], sampled.deviation[:, 0], series[0]):
+    if misfit := _misfit(sampled.mean[:, 0], sampled.deviation[:, 0], series[0]):
+        notes.append(
+            f"Student-t returns do not describe these ({misfit}): no Sharpe ratio is stated."
+        )
+    else:
         sharpe = sampled.mean[:, 0] / sampled.deviation[:, 0] * np.sqrt(periods_per_year)
         figures["sharpe_mean"] = float(sharpe.mean())
         figures["sharpe_interval"] = _interval(sharpe)
         figures["p_positive"] = float((sharpe > 0).mean())
-    else:
-        notes.append(
-            "Student-t returns do not describe these returns, so no Sharpe ratio is stated."
-        )
-    if len(series) > 1 and _fits(sampled.mean[:, 1], sampled.deviation[:, 1], series[1]):
-        excess = sampled.mean[:, 1] * periods_per_year
-        figures["excess_mean"] = float(excess.mean())
-        figures["excess_interval"] = _interval(excess)
-        figures["p_beats_benchmark"] = float((excess > 0).mean())
-    elif len(series) > 1:
-        notes.append(
-            "Student-t returns do not describe the differences from the benchmark, so no excess "
-            "over it is stated."
-        )
+    if len(series) > 1:
+        if misfit := _misfit(sampled.mean[:, 1], sampled.deviation[:, 1], series[1]):
+            notes.append(
+                "Student-t returns do not describe the differences from the benchmark "
+                f"({misfit}): no excess over it is stated."
+            )
+        else:
+            excess = sampled.mean[:, 1] * periods_per_year
+            figures["excess_mean"] = float(excess.mean())
+            figures["excess_interval"] = _interval(excess)
+            figures["p_beats_benchmark"] = float((excess > 0).mean())
     return Posterior(**figures, **diagnosis, converged=True, note=" ".join(notes))
 
 
@@ -193,11 +196,17 @@ def _model(standardised, moved, scale):
     numpyro.sample("returns", likelihood, obs=standardised)
 
 
-def _fits(mean: np.ndarray, deviation: np.ndarray, series: np.ndarray) -> bool:
-    """Whether the model has the mean (within 2 standard errors) and deviation of the sample."""
+def _misfit(mean: np.ndarray, deviation: np.ndarray, series: np.ndarray) -> str:
+    """How model and sample differ, in words; empty where they agree."""
     ratio = np.median(deviation) / series.std()
-    error = abs(np.median(mean) - series.mean()) * np.sqrt(len(series)) / series.std()
-    return bool(1.0 / MISFIT < ratio < MISFIT and error < 2.0)
+    error = (np.median(mean) - series.mean()) * np.sqrt(len(series)) / series.std()
+    words = []
+    if not 1.0 / MOST_RATIO < ratio < MOST_RATIO:
+        words.append(f"the model's deviation is {ratio:.2g} times the sample's")
+    if not abs(error) < MOST_ERROR:
+        side = "above" if error > 0 else "below"
+        words.append(f"its mean lies {abs(error):.1f} standard errors {side} the sample's")
+    return " and ".join(words)
 
 
 def _interval(draws: np.ndarray) -> tuple[float, float]:

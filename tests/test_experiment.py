@@ -1,0 +1,186 @@
+import json
+import signal
+
+import numpy as np
+import polars as pl
+import pytest
+
+import tradax
+from probes import Bandit
+from tradax import experiment, training
+from tradax.algorithms import ppo
+from tradax.data import samples
+from tradax.errors import ConfigError, TradaxError
+
+FAST = {
+    "total_timesteps": 2_048,
+    "evaluations": 2,
+    "skip_posterior": True,
+    "settings": {"ppo": {"num_envs": 8, "n_steps": 32, "minibatches": 2, "hidden_sizes": [16]}},
+}
+FILES = {"config.yaml", "manifest.json", "metrics.jsonl", "policy.zip", "policy-last.zip"}
+MARKET_FILES = {"pipeline.json", "normalizer.safetensors", "normalizer.joblib", "report.html"}
+
+
+def untimed(path):
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    return [
+        {k: v for k, v in row.items() if k not in ("seconds", "steps_per_second")} for row in rows
+    ]
+
+
+def test_two_runs_with_one_seed_are_identical_and_leave_what_was_promised(tmp_path):
+    runs = [tradax.train(data="sp500", out=tmp_path / name, **FAST) for name in "ab"]
+    a, b = (run.run_dir for run in runs)
+    names = {path.name for path in a.iterdir()}
+    assert names >= FILES | MARKET_FILES | {"summary.json", "trials.jsonl", "tensorboard"}
+    assert untimed(a / "metrics.jsonl") == untimed(b / "metrics.jsonl")
+    assert (a / "policy.zip").read_bytes() == (b / "policy.zip").read_bytes()
+    assert (a / "policy-last.zip").read_bytes() == (b / "policy-last.zip").read_bytes()
+
+    result = runs[0]
+    assert result.summary == json.loads((a / "summary.json").read_text())
+    assert set(result.summary["strategies"]) >= {
+        "policy",
+        "gross",
+        "buy_and_hold",
+        "cash",
+        "random",
+    }
+    assert result.metrics["sp500"][-1]["timesteps"] == 2048
+    obs = np.zeros((3, result.policy.spec.size), np.float32)
+    np.testing.assert_array_equal(result.policy.act(obs), tradax.load_policy(a).act(obs))
+    manifest = json.loads((a / "manifest.json").read_text())
+    assert manifest["data"]["sha256"] == samples.load("sp500").sha256
+    # The test span begins after everything that was learned or chosen on.
+    assert manifest["data"]["train"][1] < manifest["data"]["validation"][0]
+    assert manifest["data"]["validation"][1] < manifest["data"]["test"][0]
+
+    # Testing again gives the same figures, and a report can be written again.
+    again = experiment.retest(a, skip_posterior=True, write=False)
+    assert again["strategies"] == result.summary["strategies"]
+    (a / "report.html").unlink()
+    experiment.retest(a, skip_posterior=True)
+    assert (a / "report.html").stat().st_size > 1_000_000
+
+
+def test_several_symbols_train_together_and_each_equals_its_own_run(tmp_path):
+    both = tradax.train(data=["AAPL", "MSFT"], out=tmp_path / "both", **FAST)
+    alone = tradax.train(data="MSFT", out=tmp_path / "alone", **FAST)
+    assert set(both.summary["symbols"]) == {"AAPL", "MSFT"}
+    assert (both.run_dir / "MSFT" / "report.html").exists()
+    one, other = (
+        untimed(path / "metrics.jsonl")[-1] for path in (both.run_dir / "MSFT", alone.run_dir)
+    )
+    assert one["value_loss"] == pytest.approx(other["value_loss"], rel=1e-3)
+    assert one["validation_score"] == pytest.approx(other["validation_score"], rel=1e-2, abs=1e-3)
+    assert len((both.run_dir / "trials.jsonl").read_text().splitlines()) == 2
+
+
+def test_one_policy_for_all_symbols(tmp_path):
+    result = tradax.train(data=["AAPL", "MSFT"], shared_policy=True, out=tmp_path / "run", **FAST)
+    assert set(result.summary["symbols"]) == {"AAPL", "MSFT"}
+    assert list(result.policies) == ["trading"]
+    assert (result.run_dir / "AAPL" / "report.html").exists()
+    assert (result.run_dir / "policy.zip").exists()
+
+
+def frame(rows=300, seed=0):
+    rng = np.random.default_rng(seed)
+    close = 50 * np.exp(np.cumsum(0.01 * rng.normal(size=rows)))
+    return pl.DataFrame(
+        {
+            "timestamp": np.datetime64("2020-01-01", "us")
+            + np.arange(rows) * np.timedelta64(1, "D"),
+            "open": close,
+            "high": close * 1.01,
+            "low": close * 0.99,
+            "close": close,
+            "volume": rng.integers(1_000, 9_000, rows).astype(float),
+            "alpha": rng.normal(size=rows),
+        }
+    )
+
+
+@pytest.mark.parametrize("kind", ["polars", "pandas"])
+def test_a_frame_with_signals_trains_and_can_be_tested_again(tmp_path, kind):
+    data = frame() if kind == "polars" else frame().to_pandas().set_index("timestamp")
+    result = tradax.train(data=data, signals=["alpha"], out=tmp_path / "run", **FAST)
+    names = json.loads((result.run_dir / "manifest.json").read_text())["data"]["features"]
+    assert "alpha" in names
+    again = experiment.retest(result.run_dir, skip_posterior=True, write=False)
+    assert again["strategies"] == result.summary["strategies"]
+
+
+def test_without_preprocessing_the_agent_sees_returns_and_signals_as_they_are(tmp_path):
+    result = tradax.train(data=frame(), preprocessing=False, out=tmp_path / "run", **FAST)
+    facts = json.loads((result.run_dir / "manifest.json").read_text())["data"]
+    assert facts["features"] == ["log_return_1", "alpha"]
+    assert not (result.run_dir / "normalizer.joblib").exists()
+
+
+@pytest.mark.parametrize("env", ["CartPole-v1", "object", "pair"])
+def test_environments_that_are_not_markets(tmp_path, env):
+    bandit = Bandit()
+    given = {"object": bandit, "pair": (bandit, bandit.default_params)}.get(env, env)
+    result = tradax.train(env=given, out=tmp_path / "run", **FAST)
+    assert result.summary["mean_return"] > 0
+    score = tradax.evaluate(result.policy, given, episodes=10, seed=3)
+    assert score.returns.shape == (10,)
+
+
+def test_an_interrupted_run_resumes_to_the_same_end(tmp_path, monkeypatch):
+    whole = tradax.train(data="sp500", out=tmp_path / "whole", **FAST)
+    monkeypatch.setattr(training, "_CHUNK_SECONDS", 0.0)
+    ticks = []
+
+    class Interrupt(experiment.TensorBoard):
+        def on_tick(self, timesteps, steps_per_second):
+            ticks.append(timesteps)
+            if len(ticks) == 3:
+                signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(experiment, "TensorBoard", Interrupt)
+    stopped = tradax.train(data="sp500", out=tmp_path / "stopped", **FAST)
+    assert stopped.interrupted
+    assert not (tmp_path / "stopped" / "report.html").exists()
+    resumed = tradax.train(resume=tmp_path / "stopped", total_timesteps=2_048)
+    assert not resumed.interrupted
+    assert untimed(resumed.run_dir / "metrics.jsonl") == untimed(whole.run_dir / "metrics.jsonl")
+    for name in ("policy.zip", "policy-last.zip"):
+        assert (resumed.run_dir / name).read_bytes() == (whole.run_dir / name).read_bytes()
+
+
+def test_settings_may_be_config_objects(tmp_path):
+    config = ppo.Config(num_envs=8, n_steps=32, minibatches=2, hidden_sizes=(8,))
+    options = {k: v for k, v in FAST.items() if k != "settings"}
+    result = tradax.train(algorithm=config, env="CartPole-v1", out=tmp_path / "run", **options)
+    assert result.policy.network.first.bias.shape == (8,)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"algorithm": "ppoo"}, ConfigError, "unknown algorithm ppoo; did you mean ppo"),
+        ({"env": "CartPole-v9"}, TradaxError, "did you mean CartPole-v1"),
+        ({"data": "sp50"}, TradaxError, "did you mean sp500"),
+        ({"symbols": ["X"]}, TradaxError, "no symbol X"),
+        ({"settings": {"ppo": {"gama": 1}}}, ConfigError, "did you mean gamma"),
+        ({"settings": {"sac": {}}}, ConfigError, "settings for sac, which this run does not use"),
+        ({"train_fraction": 0.9, "validation_fraction": 0.2}, ConfigError, "below 1"),
+        ({"total_timesteps": 0}, ConfigError, "timesteps is 0; it must be at least 1"),
+        ({"resume": "/nowhere"}, TradaxError, "not a run directory"),
+    ],
+)
+def test_bad_requests_fail_before_anything_is_written(tmp_path, arguments, error, message):
+    out = tmp_path / "run"
+    with pytest.raises(error, match=message):
+        tradax.train(out=out, **{**FAST, **arguments})
+    assert not out.exists()
+
+
+def test_a_folder_with_something_in_it_is_not_touched(tmp_path):
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(TradaxError, match="exists and is not empty"):
+        tradax.train(data=frame(), out=tmp_path, **FAST)
+    assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
