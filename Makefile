@@ -25,7 +25,8 @@ bench: $(VENV)/.ready-test
 	$(BIN)/python -m benchmarks
 
 docs: $(VENV)/.ready-test
-	$(BIN)/python docs/build.py
+	$(INSTALL) --editable '.[docs]'
+	$(BIN)/pdoc --docformat google --output-directory site tradax
 
 clean:
 	rm -rf $(VENV) build dist site .pytest_cache .ruff_cache .hypothesis src/*.egg-info
