@@ -22,21 +22,13 @@ _HOMES = {
     "TradaxError": "tradax.errors",
 }
 
-__all__ = [
-    "Result",
-    "TradaxError",
-    "__version__",
-    "evaluate",
-    "load_policy",
-    "save_policy",
-    "train",
-]
-
 if TYPE_CHECKING:
-    from tradax.errors import TradaxError
-    from tradax.evaluation.scoring import evaluate
-    from tradax.experiment import Result, train
-    from tradax.model_file import load_policy, save_policy
+    from tradax.errors import TradaxError as TradaxError
+    from tradax.evaluation.scoring import evaluate as evaluate
+    from tradax.experiment import Result as Result
+    from tradax.experiment import train as train
+    from tradax.model_file import load_policy as load_policy
+    from tradax.model_file import save_policy as save_policy
 
 
 def __getattr__(name: str) -> Any:

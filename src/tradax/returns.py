@@ -48,4 +48,7 @@ def explained_variance(prediction: Array, target: Array) -> Float[Array, ""]:
 
 def standardise(x: Array) -> Array:
     """Zero mean and unit standard deviation; zeros where all elements are equal."""
-    return (x - x.mean()) / (x.std() + 1e-8)
+    mean, std = x.mean(), x.std()
+    # A deviation of this size is rounding of the mean, and would be blown up to 1.
+    rounding = 1e-6 * jnp.max(jnp.abs(x))
+    return jnp.where(std > rounding, (x - mean) / (std + 1e-8), 0.0)

@@ -569,9 +569,10 @@ def _assemble(
         if len(own) == len(stamps) or intersection:
             continue
         raise DataError(
-            f"{source}: {names[0]} has {len(first.timestamps)} rows from {_short(first.timestamps[0])} "
-            f"to {_short(first.timestamps[-1])}, but all {len(names)} symbols share only "
-            f"{len(stamps)} timestamps ({name} has {len(own)}); use --intersection "
+            f"{source}: {names[0]} has {len(first.timestamps)} rows from "
+            f"{_short(first.timestamps[0])} to {_short(first.timestamps[-1])}, but all "
+            f"{len(names)} symbols share only {len(stamps)} timestamps ({name} has {len(own)}); "
+            "use --intersection "
             "(intersection=True) to keep those, or give files of one calendar"
         )
     if len(stamps) == 0:
