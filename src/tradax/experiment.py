@@ -18,7 +18,6 @@ from tradax.data import features, samples
 from tradax.data.bars import Bars
 from tradax.data.pipeline import Market, Pipeline
 from tradax.envs._market import MarketEnvironment
-from tradax.envs.trading import over_span
 from tradax.errors import ConfigError, TradaxError, TrainingError
 from tradax.evaluation.backtest import Backtest, backtest
 from tradax.evaluation.posterior import sharpe_posterior
@@ -258,7 +257,7 @@ def prepare(request: Request, *, env: Any = None, frame: Any = None) -> Task:
     @eqx.filter_jit
     def scores(source, policy):
         def one(params, policy):
-            walked = eqx.tree_at(lambda s: s.params, source, over_span(params, held_out))
+            walked = eqx.tree_at(lambda s: s.params, source, env_module.over_span(params, held_out))
             actor = policy.actor(sample=False)
             return walked.episodes(actor, jax.random.key(0), held_out.rows)[0][0]
 
@@ -380,7 +379,10 @@ def held_out_test(
 def _report(request, task: Task, folder: Path, policy, market: Market, source) -> Report:
     assert task.pipeline is not None
     span = task.pipeline.splits.test
-    result: Backtest = backtest(policy, source.env, source.params, market, span, request.seed)
+    env_module = discovery.module("envs", request.env)
+    result: Backtest = backtest(
+        policy, env_module, source.env, source.params, market, span, request.seed
+    )
     posterior = None
     if not request.skip_posterior:
         posterior = sharpe_posterior(

@@ -34,6 +34,7 @@ from gymnax.environments import spaces
 from tradax.config import config, setting
 from tradax.data.pipeline import Market, Pipeline
 from tradax.data.splits import Span
+from tradax.envs import _baselines
 from tradax.envs._market import MarketEnvironment
 from tradax.errors import DataError
 
@@ -462,6 +463,21 @@ def without_costs(params: TradingParams) -> TradingParams:
     return params.replace(  # type: ignore[attr-defined]
         commission=zero, commission_min=zero, half_spread=zero, impact=zero
     )
+
+
+def rivals(
+    env: Trading, params: TradingParams, n_steps: int, key: jax.Array
+) -> dict[str, _baselines.Plan]:
+    """What a policy is compared with over `n_steps` bars: buy-and-hold, cash, random actions."""
+    # Size is a fraction of the way to `leverage` x net worth; buy-and-hold goes to 1 x.
+    size = 2.0 / float(params.leverage) - 1.0
+    hold = jnp.tile(jnp.array([[0.0, -1.0]]), (n_steps, 1))
+    plans = {
+        "buy_and_hold": hold.at[0].set(jnp.array([1.0, min(size, 1.0)])),
+        "cash": hold,
+        "random": jax.random.uniform(key, (n_steps, 2), minval=-1.0, maxval=1.0),
+    }
+    return {name: _baselines.Plan(actions) for name, actions in plans.items()}
 
 
 def _quotes(market: Market) -> np.ndarray:

@@ -1,6 +1,8 @@
 """Walk a span that the policy never saw, beside the baselines, all at the same costs."""
 
 from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -8,8 +10,7 @@ import numpy as np
 
 from tradax.data.pipeline import Market
 from tradax.data.splits import Span
-from tradax.envs import _baselines as baselines
-from tradax.envs.trading import TradingParams, over_span, without_costs
+from tradax.envs._baselines import Plan
 from tradax.evaluation import metrics
 from tradax.protocols import Policy
 from tradax.rollout import JaxSource
@@ -58,17 +59,27 @@ class Backtest:
     gross: Curve
     """The same orders at no cost."""
     baselines: dict[str, Curve]
-    """buy_and_hold, cash, random."""
+    """Name -> what it did; `buy_and_hold` and `cash` are always among them."""
     look_ahead: bool
     """Orders were filled at a price that the agent had already seen."""
 
 
 def backtest(
-    policy: Policy, env, params: TradingParams, market: Market, span: Span, seed: int = 0
+    policy: Policy,
+    module: ModuleType,
+    env: Any,
+    params: Any,
+    market: Market,
+    span: Span,
+    seed: int = 0,
 ) -> Backtest:
-    """Walk `span` once, deterministically, at the costs of `params`."""
+    """Walk `span` once, deterministically, at the costs of `params`.
+
+    Args:
+        module: the environment's, with `over_span`, `without_costs` and `rivals`.
+    """
     n_steps = span.last - span.first
-    params = over_span(params, span)
+    params = module.over_span(params, span)
     source = JaxSource(env=env, params=params, spec=policy.spec, num_envs=1)
     key = jax.random.key(seed)
 
@@ -78,17 +89,13 @@ def backtest(
 
     learned = run("policy", policy.actor(sample=False))
     actions = jax.numpy.asarray(learned.actions)
-    plans = {
-        "buy_and_hold": baselines.buy_and_hold(n_steps, float(params.leverage)),
-        "cash": baselines.cash(n_steps),
-        "random": baselines.random_actions(key, n_steps, policy.spec.action),
-    }
+    rivals = module.rivals(env, params, n_steps, key)
     return Backtest(
         symbol=market.symbol,
         span=span,
         policy=learned,
-        gross=run("gross", baselines.Plan(actions), without_costs(params)),
-        baselines={name: run(name, baselines.Plan(plan)) for name, plan in plans.items()},
+        gross=run("gross", Plan(actions), module.without_costs(params)),
+        baselines={name: run(name, actor) for name, actor in rivals.items()},
         look_ahead=env.fill == "close",
     )
 
