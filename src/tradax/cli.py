@@ -5,6 +5,7 @@ imported before a command runs, so that help comes at once.
 """
 
 import dataclasses
+import os
 import sys
 from typing import Annotated, Any, Literal
 
@@ -105,6 +106,10 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         print(f"error: {error}", file=sys.stderr)
         return TradaxError.exit_code
+    except BrokenPipeError:
+        # The reader of a pipe has gone; Python would complain once more while it shuts down.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except KeyboardInterrupt:
         if debug:
             raise
@@ -122,14 +127,14 @@ def _dispatch(arguments: list[str]) -> int:
         print(f"tradax {__version__}")
         return 0
     if arguments[0] == "data" and arguments[1:2] == ["check"]:
-        return _check(tyro.cli(CheckOptions, prog="tradax data check", args=arguments[2:]))
+        return _check(_parse(CheckOptions, "tradax data check", arguments[2:]))
     match arguments[0]:
         case "train":
             return _train(arguments[1:])
         case "evaluate":
-            return _evaluate(tyro.cli(RunOptions, prog="tradax evaluate", args=arguments[1:]))
+            return _evaluate(_parse(RunOptions, "tradax evaluate", arguments[1:]))
         case "report":
-            return _report(tyro.cli(RunOptions, prog="tradax report", args=arguments[1:]))
+            return _report(_parse(RunOptions, "tradax report", arguments[1:]))
         case "list":
             return _list()
     import difflib
@@ -137,6 +142,12 @@ def _dispatch(arguments: list[str]) -> int:
     close = difflib.get_close_matches(" ".join(arguments[:2]), _COMMANDS, n=1, cutoff=0.4)
     hint = f"; did you mean tradax {close[0]}?" if close else ""
     raise TradaxError(f"no command {arguments[0]}{hint}\n\n{_usage()}")
+
+
+def _parse(options: type, command: str, arguments: list[str]) -> Any:
+    return tyro.cli(
+        options, prog=command, args=arguments, config=(tyro.conf.FlagCreatePairsOff,)
+    )
 
 
 def _usage() -> str:
@@ -205,7 +216,7 @@ def _parse_train(arguments: list[str]) -> tuple[TrainOptions, dict[str, dict[str
     ]
     options_class = dataclasses.make_dataclass("Train", fields, bases=(TrainOptions,), kw_only=True)
     options_class.__doc__ = TrainOptions.__doc__
-    options = tyro.cli(options_class, prog="tradax train", args=arguments)
+    options = _parse(options_class, "tradax train", arguments)
     settings = {}
     for name, section_fields in sections.items():
         given = getattr(options, name)
