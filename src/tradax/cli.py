@@ -145,9 +145,7 @@ def _dispatch(arguments: list[str]) -> int:
 
 
 def _parse(options: type, command: str, arguments: list[str]) -> Any:
-    return tyro.cli(
-        options, prog=command, args=arguments, config=(tyro.conf.FlagCreatePairsOff,)
-    )
+    return tyro.cli(options, prog=command, args=arguments, config=(tyro.conf.FlagCreatePairsOff,))
 
 
 def _usage() -> str:
