@@ -102,10 +102,16 @@ def frame(rows=300, seed=0):
     )
 
 
-@pytest.mark.parametrize("kind", ["polars", "pandas"])
+@pytest.mark.parametrize("kind", ["polars", "pandas", "closes"])
 def test_a_frame_with_signals_trains_and_can_be_tested_again(tmp_path, kind):
-    data = frame() if kind == "polars" else frame().to_pandas().set_index("timestamp")
-    result = tradax.train(data=data, signals=["alpha"], out=tmp_path / "run", **FAST)
+    data = {
+        "polars": frame(),
+        "pandas": frame().to_pandas().set_index("timestamp"),
+        "closes": frame().select("timestamp", "close", "alpha"),
+    }[kind]
+    result = tradax.train(
+        data=data, signals=["alpha"], closes_only=kind == "closes", out=tmp_path / "run", **FAST
+    )
     names = json.loads((result.run_dir / "manifest.json").read_text())["data"]["features"]
     assert "alpha" in names
     again = experiment.retest(result.run_dir, skip_posterior=True, write=False)

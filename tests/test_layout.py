@@ -11,6 +11,7 @@ ORDER = [
     "files",
     "discovery",
     "device",
+    "almgren_chriss",
     "spaces",
     "protocols",
     "networks",

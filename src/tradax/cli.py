@@ -82,6 +82,8 @@ class CheckOptions:
 
     files: tyro.conf.Positional[tuple[str, ...]]
     """CSV or Parquet files."""
+    closes_only: bool = False
+    """The files have no open, high and low, and perhaps no volume."""
     debug: bool = False
     """Show tracebacks."""
 
@@ -283,7 +285,7 @@ def _check(options: CheckOptions) -> int:
 
     found = 0
     for file in options.files:
-        problems = check_file(file)
+        problems = check_file(file, closes_only=options.closes_only)
         found += len(problems)
         for problem in problems or [f"{file}: no problem found"]:
             print(problem)

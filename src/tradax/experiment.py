@@ -147,7 +147,7 @@ def train(
         if total_timesteps > request.total_timesteps:
             request = _replace(request, total_timesteps=total_timesteps)
         if request.data == "frame":
-            frame = samples.load([str(folder / "bars.parquet")])
+            frame = _saved_frame(request, folder)
     else:
         algorithm, settings = _named("algorithms", algorithm, settings)
         name, settings = _named("envs", env, settings) if not _is_object(env) else (env, settings)
@@ -434,7 +434,7 @@ def retest(
     """
     folder = Path(folder)
     request = _replace(_request_of(folder), skip_posterior=skip_posterior)
-    frame = samples.load([str(folder / "bars.parquet")]) if request.data == "frame" else None
+    frame = _saved_frame(request, folder) if request.data == "frame" else None
     task = prepare(request, frame=frame)
     task = task._replace(folders=[folder / path for path in task.folders])
     names = _names(request, task)
@@ -502,6 +502,11 @@ def _request_of(folder: Path) -> Request:
         return Request(**config)
     except TypeError as error:
         raise TradaxError(f"{folder / 'config.yaml'}: {error}") from None
+
+
+def _saved_frame(request: Request, folder: Path) -> Bars:
+    """The data of a run that was given a frame."""
+    return samples.load([str(folder / "bars.parquet")], closes_only=request.closes_only)
 
 
 def _replace(request: Request, **changes: Any) -> Request:

@@ -111,12 +111,11 @@ def mlp(
         output_scale: gain of the last layer; one for all outputs, or one for each.
     """
     sizes = [spec.size, *hidden, outputs]
-    orthogonal = jax.nn.initializers.orthogonal
     weights = []
     layer_keys = jax.random.split(key, len(sizes) - 1)
     for layer_key, n_in, n_out in zip(layer_keys, sizes[:-1], sizes[1:], strict=True):
         last = len(weights) == len(sizes) - 2
-        weight = orthogonal(1.0 if last else math.sqrt(2.0))(layer_key, (n_in, n_out), jnp.float32)
+        weight = (1.0 if last else math.sqrt(2.0)) * orthogonal(layer_key, n_in, n_out)
         weights.append(weight * jnp.asarray(output_scale, jnp.float32) if last else weight)
     first = FirstLayer(
         weights[0][: spec.market] if spec.market else None,
@@ -125,6 +124,18 @@ def mlp(
     )
     rest = tuple(Dense(w, jnp.zeros(w.shape[1], jnp.float32)) for w in weights[1:])
     return MLP(first, rest, activation)
+
+
+def orthogonal(key: jax.Array, rows: int, columns: int) -> jax.Array:
+    """A random matrix with orthonormal rows or columns, whichever are fewer (Saxe et al. 2014)."""
+
+    # One matrix after the other under vmap: two batched QR decompositions at a time wait for each
+    # other's threads for ever in jaxlib 0.10's CPU runtime.
+    @jax.custom_batching.sequential_vmap
+    def draw(key):
+        return jax.nn.initializers.orthogonal()(key, (rows, columns), jnp.float32)
+
+    return draw(key)
 
 
 class RunningMoments(eqx.Module):

@@ -4,6 +4,7 @@ Nothing is repaired in silence. Every problem is a line that names file, row and
 is wrong and what to do.
 """
 
+import csv
 import difflib
 import hashlib
 from collections.abc import Callable, Sequence
@@ -90,11 +91,15 @@ class Bars:
         days = self.timestamps.astype("datetime64[D]")
         if len(days) < 3:
             return 252.0
-        weekends = np.mean(~np.is_busday(days)) > 0.15
-        of_year = 365.0 if weekends else 252.0
+        # In UTC, Tokyo's week begins on Sunday and New York's futures end theirs on Friday; only
+        # a market that never closes has Saturdays and Sundays.
+        weekday = (days.astype(np.int64) + 3) % 7  # 1970-01-01 was a Thursday
+        always = min(np.mean(weekday == 5), np.mean(weekday == 6)) > 0.05
+        of_year = 365.0 if always else 252.0
         unique, counts = np.unique(days, return_counts=True)
-        if len(unique) < len(days):
-            return of_year * float(np.median(counts))
+        per_day = float(np.median(counts))
+        if per_day > 1:
+            return of_year * per_day
         gap = float(np.median(np.diff(unique).astype(float)))
         for longest, periods in ((2, of_year), (8, 52.0), (32, 12.0), (95, 4.0)):
             if gap <= longest:
@@ -136,8 +141,9 @@ def read_bars(
     Raises:
         DataError: all problems of the first bad file, at most 20 of them.
     """
+    paths = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
     series: dict[str, _Series] = {}
-    for path in map(Path, paths):
+    for path in paths:
         problems = _Problems(str(path), limit=_SHOWN)
         table = _read_table(path, problems)
         found = _parse(table, problems, path.stem, signals, closes_only) if table else {}
@@ -146,7 +152,7 @@ def read_bars(
             if symbol in series:
                 raise DataError(f"{path}: symbol {symbol} is in another file too; keep one of them")
         series |= found
-    source = ", ".join(Path(path).name for path in paths)
+    source = ", ".join(path.name for path in paths)
     return _assemble(series, source, symbols, intersection)
 
 
@@ -169,9 +175,7 @@ def bars_from_frame(
     if not isinstance(frame, pl.DataFrame):
         if not (hasattr(frame, "index") and hasattr(frame, "reset_index")):
             raise DataError(f"data is a {type(frame).__name__}; give a polars or pandas DataFrame")
-        if "datetime" in str(frame.index.dtype) or frame.index.name is not None:
-            frame = frame.rename_axis(frame.index.name or "timestamp").reset_index()
-        frame = pl.from_pandas(frame)
+        frame = _from_pandas(frame, source)
     problems = _Problems(source, limit=_SHOWN)
     table = _Table(frame, lambda i: f"row {i + 1}")
     series = _parse(table, problems, source, signals, closes_only)
@@ -184,9 +188,31 @@ def check_file(path: str | Path, *, closes_only: bool = False) -> list[str]:
     path = Path(path)
     problems = _Problems(str(path), limit=1_000)
     table = _read_table(path, problems)
-    if table:
-        _parse(table, problems, path.stem, None, closes_only)
+    found = _parse(table, problems, path.stem, None, closes_only) if table else {}
+    if found:
+        try:
+            _assemble(found, str(path), None, intersection=False)
+        except DataError as error:
+            return list(error.problems)
     return problems.lines
+
+
+def _from_pandas(frame: Any, source: str) -> "pl.DataFrame":
+    import polars as pl
+
+    if not frame.columns.is_unique:
+        twice = frame.columns[frame.columns.duplicated()][0]
+        raise DataError(f"{source}: two columns are called {twice}; rename or delete one")
+    named = any(_plain(str(name)) in _TIMESTAMP for name in frame.index.names)
+    if named:
+        frame = frame.reset_index()
+    elif "datetime" in str(frame.index.dtype):
+        frame = frame.rename_axis("timestamp").reset_index()
+    try:
+        return pl.from_pandas(frame)
+    except (TypeError, ValueError) as error:  # pyarrow's errors are among these
+        text = str(error).splitlines()[0]
+        raise DataError(f"{source}: {text}; let every column hold values of one kind") from None
 
 
 @dataclass(frozen=True)
@@ -244,27 +270,76 @@ def _read_table(path: Path, problems: _Problems) -> _Table | None:
     if path.stat().st_size == 0:
         problems.add("", "the file is empty")
         return None
+    is_parquet = path.suffix.lower() in (".parquet", ".pq")
     try:
-        if path.suffix.lower() in (".parquet", ".pq"):
-            return _Table(pl.read_parquet(path), lambda i: f"row {i + 1}")
+        if is_parquet:
+            return _Table(pl.read_parquet(path, glob=False), lambda i: f"row {i + 1}")
         with path.open("rb") as file:
-            header = file.readline().decode("utf-8-sig").strip().split(",")
-        names = [name.strip().strip('"') for name in header]
-        for name in {n for n in names if names.count(n) > 1 and n}:
-            problems.add("line 1", f"two columns are called {name}; rename or delete one")
+            header = file.readline().decode("utf-8-sig").strip()
+            n_lines = 1 + sum(1 for _ in file)
+        _check_header(header, problems)
         if problems.count:
             return None
-        # As text, so that the first bad number can be named; line 1 is the header.
-        frame = pl.read_csv(path, infer_schema=False)
-        return _Table(frame, lambda i: f"line {i + 2}")
-    except UnicodeDecodeError:
-        problems.add("", "the text is not UTF-8; save it as UTF-8")
-    except (pl.exceptions.PolarsError, OSError, ValueError) as error:
-        kind = "Parquet" if path.suffix.lower() in (".parquet", ".pq") else "CSV"
+        # As text, so that the first bad number can be named.
+        frame = pl.read_csv(path, infer_schema=False, glob=False)
+        return _without_blank_lines(frame, n_lines, problems)
+    except (
+        pl.exceptions.PolarsError,
+        pl.exceptions.PanicException,  # polars, on some damaged Parquet files
+        OSError,
+        ValueError,
+    ) as error:
+        if not is_parquet and (found := _bad_line(path)):
+            problems.add(*found)
+            return None
+        kind = "Parquet" if is_parquet else "CSV"
         text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        text = "the text is not UTF-8" if "utf-8" in text.lower() else text
         problems.add("", f"cannot be read as {kind} ({text}); write it anew")
     return None
+
+
+def _bad_line(path: Path) -> tuple[str, str] | None:
+    """The first line, and what is wrong with it, of a CSV file that could not be read."""
+    expected = 0
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                width = len(next(csv.reader([line.decode("utf-8")]), []))
+            except UnicodeDecodeError:
+                return f"line {number}", "the text is not UTF-8; save the file as UTF-8"
+            if number == 1:
+                expected = width
+            if width > expected:
+                return f"line {number}", (
+                    f"{width} values where the header has {expected}; delete the extra ones, and "
+                    "write numbers without commas"
+                )
+    return None
+
+
+def _check_header(header: str, problems: _Problems) -> None:
+    if not header:
+        problems.add("line 1", "the line is blank; the first line must name the columns")
+    names = [name.strip() for name in next(csv.reader([header]), [])]
+    for name in dict.fromkeys(n for n in names if names.count(n) > 1 and n):
+        problems.add("line 1", f"two columns are called {name}; rename or delete one")
+    for character, word in ((";", "semicolons"), ("\t", "tabs")):
+        if len(names) == 1 and character in header:
+            problems.add("line 1", f"columns are separated by {word}; write commas")
+
+
+def _without_blank_lines(frame: "pl.DataFrame", n_lines: int, problems: _Problems) -> _Table:
+    """Blank lines at the end are no rows; one before the end is a problem."""
+    import polars as pl
+
+    # A quoted cell may hold a line end: then lines cannot be counted, and rows are.
+    word, first = ("line", 2) if frame.height + 1 == n_lines else ("row", 1)
+    filled = frame.select(pl.any_horizontal(pl.all().is_not_null())).to_series().to_numpy()
+    kept = np.flatnonzero(filled)
+    blank = np.flatnonzero(~filled)
+    for row in blank[blank < kept.max(initial=0)]:
+        problems.add(f"{word} {row + first}", "the line is blank; delete it")
+    return _Table(frame[kept], lambda i: f"{word} {kept[i] + first}")
 
 
 def _plain(name: str) -> str:
@@ -279,13 +354,11 @@ def _parse(
     closes_only: bool,
 ) -> dict[str, _Series]:
     """Every symbol's columns, checked; problems are added, not raised."""
-    frame = table.frame
+    frame, before = table.frame, problems.count
     by_name: dict[str, str] = {}
     for column in frame.columns:
-        plain = _plain(column)
-        if plain in by_name and plain in (*PRICES, "volume", *_TIMESTAMP):
-            problems.add("", f"columns {by_name[plain]} and {column} mean the same; delete one")
-        by_name.setdefault(plain, column)
+        by_name.setdefault(_plain(column), column)
+    _check_meanings(frame.columns, problems)
 
     def find(names: Sequence[str]) -> str | None:
         return next((by_name[name] for name in names if name in by_name), None)
@@ -293,7 +366,7 @@ def _parse(
     stamp, symbol_column, adjusted = find(_TIMESTAMP), find(_SYMBOL), find(_ADJUSTED)
     needed = ("close",) if closes_only else (*PRICES, "volume")
     if closes_only and "close" not in by_name and adjusted:
-        by_name["close"] = adjusted
+        by_name["close"], adjusted = adjusted, None
     if stamp is None:
         problems.add("", f"no timestamp column; name it one of {', '.join(_TIMESTAMP)}")
     for name in needed:
@@ -306,12 +379,21 @@ def _parse(
             ):
                 hint = ", or use --closes-only (closes_only=True) to train on closes alone"
             problems.add("", f"no column {name}; add it{hint}")
+    used = {stamp, symbol_column, adjusted, *(by_name.get(n) for n in (*PRICES, "volume"))}
+    chosen = []
     for name in signals or ():
-        if _plain(name) not in by_name:
+        column = name if name in frame.columns else by_name.get(_plain(name))
+        if column is None:
             problems.add("", f"no signal column {name}; columns are {', '.join(frame.columns)}")
+        elif column in used:
+            problems.add("", f"column {name} is no signal: it is read already; leave it out")
+        else:
+            chosen.append(column)
+    if signals is None:
+        chosen = [c for c in frame.columns if c not in used and _is_signal(table, c)]
     if frame.height == 0:
         problems.add("", "no rows; the file holds only a header")
-    if problems.count or stamp is None:
+    if problems.count > before or stamp is None:
         return {}
 
     timestamps = _timestamps(table, stamp, problems)
@@ -321,15 +403,7 @@ def _parse(
     numbers = {name: _numbers(table, column, problems) for name, column in wanted.items()}
     if adjusted:
         numbers["adjusted"] = _numbers(table, adjusted, problems)
-    used = {stamp, symbol_column, adjusted, *by_name.values()} - set(frame.columns)
-    used |= {stamp, symbol_column, adjusted, *(by_name.get(n) for n in (*PRICES, "volume"))}
-    extra: dict[str, np.ndarray] = {}
-    for column in frame.columns:
-        chosen = signals is None or _plain(column) in {_plain(s) for s in signals}
-        if column in used or not chosen or _is_index(table, column):
-            continue
-        if signals is not None or _looks_numeric(table, column):
-            extra[column] = _numbers(table, column, problems)
+    extra = {column: _numbers(table, column, problems) for column in chosen}
     for name, column in (*wanted.items(), ("adjusted", adjusted)):
         if name in numbers and column is not None:
             _check_sign(table, problems, name, column, numbers[name])
@@ -361,6 +435,15 @@ def _parse(
     }
 
 
+def _check_meanings(columns: Sequence[str], problems: _Problems) -> None:
+    """No two columns may say the same thing: which of them is right is not ours to guess."""
+    for names in (_TIMESTAMP, _SYMBOL, _ADJUSTED, *((name,) for name in (*PRICES, "volume"))):
+        same = [column for column in columns if _plain(column) in names]
+        if len(same) > 1:
+            hint = " or join them into one" if names == _TIMESTAMP else ""
+            problems.add("", f"columns {' and '.join(same)} mean the same; delete one{hint}")
+
+
 def _timestamps(table: _Table, column: str, problems: _Problems) -> np.ndarray:
     """[rows] datetime64[us], UTC where a zone was given; NaT where a problem was added."""
     import polars as pl
@@ -377,13 +460,14 @@ def _timestamps(table: _Table, column: str, problems: _Problems) -> np.ndarray:
         text = text.str.strip_chars().str.replace(r"[Zz]$", "+00:00")
         parsed = _parse_text(text)
     if parsed is None or parsed.null_count() == len(parsed):
-        unix = text.cast(pl.Float64, strict=False)
+        unix = text.cast(pl.Float64, strict=False).fill_nan(None)
+        unix = unix.set(unix.is_infinite(), None)
         size = float(np.nanmedian(np.abs(unix.to_numpy()))) if unix.null_count() < len(unix) else 0
         if 1e8 < size < 1e20:
             # Seconds, milliseconds, microseconds or nanoseconds since 1970, by their size.
             units = ((1e11, 1e6), (1e14, 1e3), (1e17, 1), (1e20, 1e-3))
             scale = next(factor for limit, factor in units if size < limit)
-            parsed = (unix * scale).cast(pl.Int64).cast(pl.Datetime("us"))
+            parsed = (unix * scale).round().cast(pl.Int64, strict=False).cast(pl.Datetime("us"))
     if parsed is None:
         parsed = pl.Series([None] * len(text), dtype=pl.Datetime("us"))
     bad = np.flatnonzero(parsed.is_null().to_numpy())
@@ -392,18 +476,25 @@ def _timestamps(table: _Table, column: str, problems: _Problems) -> np.ndarray:
         bad,
         column,
         lambda row: (
-            f"{series[row]!r} is not a date; write it as 2024-12-31 or 2024-12-31T16:00:00+00:00"
+            f"{(text[row] or '')[:40]!r} is {_why_no_date(text[row])}; write it as 2024-12-31 or "
+            "2024-12-31T16:00:00+00:00"
         ),
     )
     return parsed.to_numpy().astype("datetime64[us]")
 
 
+def _why_no_date(text: str | None) -> str:
+    parts = (text or "").split("/")
+    if len(parts) == 3 and all(p.isdigit() and len(p) <= 2 for p in parts[:2]):
+        return "day/month or month/day, which the column does not tell"
+    return "not a date"
+
+
 def _parse_text(text: "pl.Series") -> "pl.Series":
-    """By the format that reads most of the column. Whether days or months come first in
+    """By the format that reads most of the column's start. Whether days or months come first in
     01/02/2024 is never guessed."""
     import polars as pl
 
-    best = None
     formats = [(date, pl.Date) for date in _DATE_FORMATS]
     formats += [
         (date + separator + time, pl.Datetime("us", "UTC" if "%z" in time else None))
@@ -411,16 +502,15 @@ def _parse_text(text: "pl.Series") -> "pl.Series":
         for separator in (" ", "T")
         for time in _TIME_FORMATS
     ]
-    for form, kind in formats:
+
+    def parse(text: "pl.Series", form: str, kind: Any) -> "pl.Series":
         parsed = text.str.strptime(kind, form, strict=False)
         if isinstance(kind, pl.Datetime) and kind.time_zone:
             parsed = parsed.dt.replace_time_zone(None)
-        parsed = parsed.cast(pl.Datetime("us"))
-        if best is None or parsed.null_count() < best.null_count():
-            best = parsed
-        if best.null_count() == 0:
-            break
-    assert best is not None
+        return parsed.cast(pl.Datetime("us"))
+
+    start = text.head(100)  # two dozen attempts at a million rows would take seconds
+    best = parse(text, *min(formats, key=lambda f: parse(start, *f).null_count()))
     if best.null_count():
         # Taken only where the days tell which of the two is meant.
         slashed = [text.str.strptime(pl.Date, f, strict=False) for f in ("%m/%d/%Y", "%d/%m/%Y")]
@@ -449,7 +539,7 @@ def _numbers(table: _Table, column: str, problems: _Problems) -> np.ndarray:
                 "inf",
                 "infinity",
             ):
-                return f"{original!r} is not a number; use digits and a decimal point"
+                return f"{original[:40]!r} is not a number; use digits and a decimal point"
             return f"the value is {original}; fill it with a finite number or delete the row"
 
         problems.add_rows(table, np.flatnonzero(~finite), column, message)
@@ -473,8 +563,10 @@ def _check_range(
 ) -> None:
     high, low = numbers["high"], numbers["low"]
     slack = _TOLERANCE * np.abs(high)
+    # What is not a price at all has been reported.
+    known = np.logical_and.reduce([np.isfinite(numbers[n]) & (numbers[n] > 0) for n in PRICES])
     with np.errstate(invalid="ignore"):
-        crossed = high < low - slack
+        crossed = known & (high < low - slack)
     problems.add_rows(
         table,
         np.flatnonzero(crossed),
@@ -484,7 +576,7 @@ def _check_range(
     for name in ("open", "close"):
         values = numbers[name]
         with np.errstate(invalid="ignore"):
-            outside = ((values > high + slack) | (values < low - slack)) & ~crossed
+            outside = known & ((values > high + slack) | (values < low - slack)) & ~crossed
         problems.add_rows(
             table,
             np.flatnonzero(outside),
@@ -504,12 +596,15 @@ def _groups(
 
     if column is None:
         return {symbol: np.arange(table.frame.height)}
-    names = table.frame[column].cast(pl.String)
-    empty = np.flatnonzero((names.is_null() | (names.str.strip_chars() == "")).to_numpy())
+    names = table.frame[column].cast(pl.String).str.strip_chars().fill_null("")
+    empty = np.flatnonzero((names == "").to_numpy())
     problems.add_rows(table, empty, column, lambda row: "no symbol; name it or delete the row")
-    codes = names.fill_null("").to_numpy()
+    rows = pl.DataFrame({"name": names}).with_row_index()
+    groups = rows.group_by("name", maintain_order=True).agg("index")
     return {
-        str(name): np.flatnonzero(codes == name) for name in dict.fromkeys(codes.tolist()) if name
+        name: indices.to_numpy().astype(np.int64)
+        for name, indices in zip(groups["name"], groups["index"], strict=True)
+        if name
     }
 
 
@@ -533,20 +628,24 @@ def _check_order(
     say(rows[1:][known & (step < 0)], "comes after a later time; sort the rows by time")
 
 
-def _looks_numeric(table: _Table, column: str) -> bool:
-    """Whether an extra column is a signal: its first value is a number."""
+def _is_signal(table: _Table, column: str) -> bool:
+    """Whether an extra column is a signal: most of its values are numbers.
+
+    Not the row numbers that a data frame left in its CSV, in a column without a name.
+    """
     import polars as pl
 
-    series = table.frame[column]
-    if series.dtype != pl.String:
-        return series.dtype.is_numeric()
-    first = series.drop_nulls().head(1).str.strip_chars().cast(pl.Float64, strict=False)
-    return len(first) == 1 and first.null_count() == 0
-
-
-def _is_index(table: _Table, column: str) -> bool:
-    """Whether a column without a name is the row number that a data frame left in its CSV."""
-    return _plain(column) in ("", "index") or _plain(column).startswith("unnamed")
+    series = table.frame[column].drop_nulls()
+    if series.dtype == pl.String:
+        series = series.str.strip_chars()
+        series = series.filter(series != "")
+    elif not series.dtype.is_numeric():
+        return False
+    numbers = series.cast(pl.Float64, strict=False)
+    if len(numbers) == 0 or 2 * numbers.null_count() > len(numbers):
+        return False
+    nameless = _plain(column) in ("", "index") or _plain(column).startswith("unnamed")
+    return not (nameless and (numbers == numbers.round()).all())
 
 
 def _assemble(
@@ -559,6 +658,8 @@ def _assemble(
             close = difflib.get_close_matches(unknown[0], series, n=3) or list(series)[:20]
             raise DataError(f"{source}: no symbol {unknown[0]}; did you mean {', '.join(close)}?")
         series = {symbol: series[symbol] for symbol in symbols}
+    if not series:
+        raise DataError("no data given; name at least one file and one symbol")
     names = list(series)
     first = series[names[0]]
     stamps = first.timestamps
@@ -578,8 +679,7 @@ def _assemble(
     if len(stamps) == 0:
         raise DataError(f"{source}: the symbols share no timestamp")
     kept = {name: np.searchsorted(s.timestamps, stamps) for name, s in series.items()}
-    signals = {tuple(s.signals) for s in series.values()}
-    if len(signals) > 1:
+    if any(s.signals.keys() != first.signals.keys() for s in series.values()):
         raise DataError(f"{source}: the symbols have different signal columns; name them alike")
 
     def stack(get: Callable[[_Series], np.ndarray]) -> np.ndarray:
@@ -589,7 +689,7 @@ def _assemble(
         tuple(names),
         stamps,
         *(stack(lambda s, c=column: s.columns[c]) for column in (*PRICES, "volume")),
-        signals={key: stack(lambda s, k=key: s.signals[k]) for key in signals.pop()},
+        signals={key: stack(lambda s, k=key: s.signals[k]) for key in first.signals},
         has_range=all(s.has_range for s in series.values()),
         has_volume=all(s.has_volume for s in series.values()),
         source=source,

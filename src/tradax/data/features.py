@@ -23,7 +23,7 @@ class Config:
     """False: log returns of one bar and the user's signals only, not normalised."""
     volatility_window: int = setting(default=20, least=2)
     """Bars of realised volatility, and of the mean and deviation of volume."""
-    momentum_window: int = setting(default=14, least=2)
+    momentum_window: int = setting(default=14, least=2, most=100_000)
     """Bars of RSI, ATR, CCI and DX."""
 
 
@@ -47,7 +47,12 @@ def compute(bars: Bars, index: int, config: Config) -> Features:
     columns = {"log_return_1": _log_return(close, 1)}
     if config.indicators:
         columns |= _indicators(bars, index, config)
-    columns |= {name: np.array(values[index]) for name, values in bars.signals.items()}
+    for name, signal in bars.signals.items():
+        if name in columns:
+            raise DataError(
+                f"{bars.source}: column {name} has the name of an indicator; rename the column"
+            )
+        columns[name] = np.array(signal[index])
     values = np.stack(list(columns.values()), axis=1)
     finite = np.isfinite(values)
     # The first row from which on every column has begun.
@@ -84,10 +89,8 @@ def realised_volatility(close: np.ndarray, window: int) -> np.ndarray:
     """
     import polars as pl
 
-    returns = pl.Series(np.diff(np.log(close), prepend=np.log(close[0])))
-    rolling = returns.rolling_std(window, min_samples=2).to_numpy().astype(float)
-    rolling[: min(2, len(rolling))] = 0.0
-    return np.nan_to_num(rolling, nan=0.0)
+    rolling = pl.Series(np.diff(np.log(close))).rolling_std(window, min_samples=2)
+    return np.concatenate([[0.0], np.nan_to_num(rolling.to_numpy().astype(float), nan=0.0)])
 
 
 def _indicators(bars: Bars, index: int, config: Config) -> dict[str, np.ndarray]:

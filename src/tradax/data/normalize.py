@@ -42,16 +42,40 @@ class QuantileNormalizer:
         """Args: values [N, F]; beyond the training range they are clipped, at about +-5.2."""
         return np.asarray(self._sklearn().transform(values))
 
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """What `from_arrays` takes beside the names."""
+        return {
+            "quantiles": np.array(self.quantiles, np.float64, order="C"),
+            "references": np.array(self.references, np.float64, order="C"),
+        }
+
+    @classmethod
+    def from_arrays(
+        cls, arrays: dict[str, np.ndarray], names: tuple[str, ...], source: str = "normaliser"
+    ) -> "QuantileNormalizer":
+        """Raises DataError where the arrays are not those of a normaliser of these features."""
+        quantiles, references = arrays["quantiles"], arrays["references"]
+        if not quantiles.dtype == references.dtype == np.float64:
+            raise DataError(
+                f"{source}: arrays of {quantiles.dtype} and {references.dtype}, not float64"
+            )
+        shapes = (quantiles.shape, references.shape)
+        if quantiles.ndim != 2 or shapes != ((references.size, len(names)), (references.size,)):
+            raise DataError(f"{source}: arrays of shapes {shapes} do not fit {len(names)} features")
+        for values in (quantiles, references):
+            finite = values.size > 0 and np.isfinite(values).all()
+            if not (finite and (np.diff(values, axis=0) >= 0).all()):
+                raise DataError(
+                    f"{source}: quantiles are not finite and increasing; the file is damaged"
+                )
+        return cls(quantiles, references, names)
+
     def save(self, path: Path | str) -> None:
         """As safetensors, with the names in its metadata."""
         from safetensors.numpy import save
 
-        tensors = {
-            "quantiles": np.array(self.quantiles, np.float64, order="C"),
-            "references": np.array(self.references, np.float64, order="C"),
-        }
         metadata = {"format": "tradax-normalizer", "names": json.dumps(self.names)}
-        write_atomic(path, save(tensors, metadata))
+        write_atomic(path, save(self.to_arrays(), metadata))
 
     @classmethod
     def load(cls, path: Path | str) -> "QuantileNormalizer":
@@ -64,17 +88,12 @@ class QuantileNormalizer:
                 if metadata.get("format") != "tradax-normalizer":
                     raise DataError(f"{path}: not a normaliser that tradax wrote")
                 names = tuple(map(str, json.loads(metadata["names"])))
-                quantiles, references = (file.get_tensor(k) for k in ("quantiles", "references"))
-        except (SafetensorError, OSError, KeyError, ValueError) as error:
+                arrays = {key: file.get_tensor(key) for key in ("quantiles", "references")}
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             if isinstance(error, DataError):
                 raise
             raise DataError(f"{path}: cannot be read as a normaliser ({error})") from None
-        shapes = (quantiles.shape, references.shape)
-        if quantiles.ndim != 2 or shapes != ((references.size, len(names)), (references.size,)):
-            raise DataError(f"{path}: arrays of shapes {shapes} do not fit {len(names)} features")
-        if not (np.isfinite(quantiles).all() and (np.diff(quantiles, axis=0) >= 0).all()):
-            raise DataError(f"{path}: quantiles are not finite and increasing; the file is damaged")
-        return cls(quantiles.astype(np.float64), references.astype(np.float64), names)
+        return cls.from_arrays(arrays, names, str(path))
 
     def write_joblib(self, path: Path | str) -> None:
         """A fitted QuantileTransformer for scikit-learn; we never read it ourselves."""

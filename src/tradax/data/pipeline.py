@@ -92,6 +92,12 @@ class Pipeline:
 
     def _market(self, bars: Bars, index: int) -> Market:
         computed = features.compute(bars, index, self.config)
+        first_row = computed.warm_up + self.config.window - 1
+        if first_row >= len(bars):
+            raise DataError(
+                f"{bars.source}: {len(bars)} rows are too few; the first {first_row} have no "
+                "features, give more"
+            )
         normalizer = self.normalizers[index]
         values = computed.values
         if normalizer is not None:
@@ -103,9 +109,14 @@ class Pipeline:
             values = np.full_like(computed.values, np.nan)
             values[computed.warm_up :] = normalizer.transform(computed.values[computed.warm_up :])
         table, names = features.stack_window(values, computed.names, self.config.window)
-        first_row = computed.warm_up + self.config.window - 1
-        table = table.astype(np.float32)
         table[:first_row] = 0.0
+        beyond = np.abs(table).max(axis=0) > np.finfo(np.float32).max
+        if beyond.any():
+            raise DataError(
+                f"{bars.source}, {bars.symbols[index]}: column {names[int(np.argmax(beyond))]} "
+                "holds values beyond the range of float32; scale it"
+            )
+        table = table.astype(np.float32)
         series = {
             name: bars.__dict__[name][index] for name in ("open", "high", "low", "close", "volume")
         }
@@ -157,7 +168,7 @@ class Pipeline:
                     for name in ("train", "validation", "test")
                 )
             )
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(f"{path}: cannot be read as a pipeline ({error})") from None
         pipeline = cls(config, symbols, (None,) * len(symbols), splits)
         if not config.indicators:
@@ -171,5 +182,7 @@ class Pipeline:
     def _file_stem(self, symbol: str) -> str:
         if len(self.symbols) == 1:
             return "normalizer"
-        # A symbol is the user's text: no separators get into a file's name.
-        return "normalizer-" + "".join(c if c.isalnum() or c in "-_" else "_" for c in symbol)
+        # A symbol is the user's text: no separators get into a file's name, and the number keeps
+        # A/B and A.B apart.
+        tame = "".join(c if c.isalnum() or c in "-_" else "_" for c in symbol[:40])
+        return f"normalizer-{self.symbols.index(symbol)}-{tame}"

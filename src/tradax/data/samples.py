@@ -16,12 +16,17 @@ if TYPE_CHECKING:
 SAMPLES = {
     "sp500": "S&P 500 index, daily 1999-2018 (from arch)",
     "nasdaq": "NASDAQ composite index, daily 1999-2018 (from arch)",
-    "us20": "20 large US stocks, daily closes 1990-2022 (from skfolio)",
-    "AAPL": "Apple, daily 2000-2013, adjusted (from bokeh_sampledata)",
-    "IBM": "IBM, daily 2000-2013, adjusted (from bokeh_sampledata)",
-    "MSFT": "Microsoft, daily 2000-2013, adjusted (from bokeh_sampledata)",
-    "GOOG": "Google, daily 2004-2013 (from bokeh_sampledata)",
+    "us20": "20 surviving large US stocks, daily closes 1990-2022 (from skfolio)",
+    "AAPL": "Apple (a survivor), daily 2000-2013, adjusted (from bokeh_sampledata)",
+    "IBM": "IBM (a survivor), daily 2000-2013, adjusted (from bokeh_sampledata)",
+    "MSFT": "Microsoft (a survivor), daily 2000-2013, adjusted (from bokeh_sampledata)",
+    "GOOG": "Google (a survivor), daily 2004-2013 (from bokeh_sampledata)",
 }
+
+
+def names() -> tuple[str, ...]:
+    """Of all samples."""
+    return tuple(SAMPLES)
 
 
 def load(
@@ -62,7 +67,7 @@ def load(
             )
     named = [item for item in items if item in SAMPLES]
     if len(named) == len(items):
-        return _samples(named, symbols, intersection)
+        return _samples(named, symbols, signals, closes_only, intersection)
     if named:
         raise DataError(f"{named[0]} is a sample and the rest are files; give one kind")
     return read_bars(
@@ -78,54 +83,55 @@ def load_sample(name: str) -> Bars:
     """
     if name not in SAMPLES:
         raise DataError(f"no sample {name}; samples are {', '.join(SAMPLES)}")
-    frame, closes_only = _frame(name)
-    return bars_from_frame(frame, closes_only=closes_only, source=name)
+    return _samples([name], None, None, False, False)
 
 
-def _samples(names: list[str], symbols: Sequence[str] | None, intersection: bool) -> Bars:
+def _samples(
+    names: list[str],
+    symbols: Sequence[str] | None,
+    signals: Sequence[str] | None,
+    closes_only: bool,
+    intersection: bool,
+) -> Bars:
     import polars as pl
 
-    if len(names) == 1:
-        bars = load_sample(names[0])
-        return bars.select(symbols) if symbols else bars
-    if "us20" in names:
+    if "us20" in names and len(names) > 1:
         raise DataError("us20 holds 20 symbols of its own; give it alone")
-    frames = [_frame(name)[0] for name in names]
     return bars_from_frame(
-        pl.concat(frames), symbols=symbols, intersection=intersection, source=", ".join(names)
+        pl.concat([_frame(name) for name in names]),
+        symbols=symbols,
+        signals=signals,
+        closes_only=closes_only or "us20" in names,
+        intersection=intersection,
+        source=", ".join(names),
     )
 
 
-def _frame(name: str) -> tuple["pl.DataFrame", bool]:
-    """A long frame with a symbol column, and whether it has closes only."""
+def _frame(name: str) -> "pl.DataFrame":
+    """A long frame with a symbol column; us20 has closes only."""
     import polars as pl
 
     if name in ("sp500", "nasdaq"):
         frame = pl.read_csv(_file("arch", f"data/{name}/{name}.csv.gz"))
-        return _tidy(frame, name), False
+        return _tidy(frame, name)
     if name == "us20":
         frame = pl.read_csv(_file("skfolio", "datasets/data/sp500_dataset.csv.gz"))
+        # As published: RRC was a penny stock in 1990, with the same close on nine days of ten and
+        # a fall to exactly a third on 10 April, which may be a mistake of the source.
         long = frame.unpivot(index="Date", variable_name="symbol", value_name="close")
-        return long.with_columns(pl.col("close").cast(pl.Float64)), True
+        return long.with_columns(pl.col("close").cast(pl.Float64))
     frame = pl.read_csv(_file("bokeh_sampledata", "_data/stocks.csv.gz"))
-    return _tidy(frame.filter(pl.col("Ticker") == name), name), False
+    return _tidy(frame.filter(pl.col("Ticker") == name), name)
 
 
 def _tidy(frame: "pl.DataFrame", name: str) -> "pl.DataFrame":
-    """One set of columns, with highs and lows that contain open and close.
-
-    A few bars of these files are off by a cent, because the vendor rounded high and low by
-    themselves; their range is widened to what was traded.
-    """
+    """One set of columns. Nothing is repaired: in all of these files highs and lows contain
+    opens and closes."""
     import polars as pl
 
     prices = [pl.col(c).cast(pl.Float64) for c in ("Open", "High", "Low", "Close", "Adj Close")]
     frame = frame.select(pl.col("Date"), *prices, pl.col("Volume").cast(pl.Float64))
-    return frame.with_columns(
-        High=pl.max_horizontal("Open", "High", "Close"),
-        Low=pl.min_horizontal("Open", "Low", "Close"),
-        symbol=pl.lit(name),
-    )
+    return frame.with_columns(symbol=pl.lit(name))
 
 
 def _file(package: str, path: str) -> Path:
