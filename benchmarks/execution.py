@@ -19,7 +19,7 @@ from tradax.envs import execution
 from tradax.evaluation.execution import assess
 from tradax.rollout import jax_source
 
-SEEDS, STEPS, GOAL = 10, 1_000_000, 0.01
+SEEDS, STEPS, GOAL = 10, 500_000, 0.01
 
 # The paper's example is B; A is a slower sale of a calmer share.
 SETS = {
@@ -31,8 +31,8 @@ SETS = {
     "B, lambda 1e-7": execution.Config(risk_aversion=1e-7),
 }
 
-# Nothing is discounted, and advantages are whole returns: with gae_lambda 0.95 set A ended 12%
-# worse than the optimum, that is, worse than it began.
+# Nothing is discounted, and advantages are whole returns: with gae_lambda 0.95 two seeds of set A
+# ended 12% above the optimum, where they had begun at 1.4%.
 PPO = ppo.Config(n_steps=60, gamma=1.0, gae_lambda=1.0, initial_log_std=-2.0)
 
 

@@ -78,6 +78,13 @@ def test_log_returns_by_hand():
         np.testing.assert_allclose(result[lag:], (2 * t * lag - lag**2) / 100, atol=1e-12)
 
 
+def test_volatility_by_hand():
+    close = 100 * np.exp(np.cumsum([0.0, 0.1, -0.1, 0.3]))
+    result = feature(bars_of(close), "volatility_2", volatility_window=2)
+    # Two returns need three bars: |0.1 + 0.1| / sqrt(2), then |-0.1 - 0.3| / sqrt(2).
+    np.testing.assert_allclose(result, [np.nan, np.nan, 0.2 / 2**0.5, 0.4 / 2**0.5])
+
+
 def test_bollinger_b_by_hand():
     # Twenty closes, ten of 9 and ten of 11, the last of 11: mean 10, deviation 1, bands 8 and 12.
     result = feature(bars_of([9.0, 11.0] * 10), "bollinger_b")

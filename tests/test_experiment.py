@@ -135,6 +135,22 @@ def test_environments_that_are_not_markets(tmp_path, env):
     assert score.returns.shape == (10,)
 
 
+@pytest.mark.parametrize(
+    ("env", "rivals"),
+    [
+        ("execution", {"twap", "almgren_chriss"}),
+        ("market_making", {"avellaneda_stoikov", "symmetric"}),
+    ],
+)
+def test_markets_that_simulate_their_prices_are_compared_with_known_rules(tmp_path, env, rivals):
+    result = tradax.train(env=env, out=tmp_path / "run", **FAST)
+    assert set(result.summary["strategies"]) >= {"policy"} | rivals
+    again = experiment.retest(result.run_dir, write=False)
+    assert again["strategies"] == result.summary["strategies"]
+    with pytest.raises(ConfigError, match="simulates its prices and takes no data"):
+        tradax.train(env=env, data="sp500", out=tmp_path / "other", **FAST)
+
+
 def test_an_interrupted_run_resumes_to_the_same_end(tmp_path, monkeypatch):
     whole = tradax.train(data="sp500", out=tmp_path / "whole", **FAST)
     monkeypatch.setattr(training, "_CHUNK_SECONDS", 0.0)

@@ -79,6 +79,19 @@ def test_orthogonal_initialisation_and_output_scale():
     )
 
 
+def test_many_networks_are_initialised_side_by_side_as_one_by_one():
+    # Two batched decompositions at a time have deadlocked jaxlib's CPU runtime.
+    def init(key):
+        first, second = jax.random.split(key)
+        return tuple(mlp(k, SPEC, (64, 64), 2, "tanh") for k in (first, second))
+
+    keys = jax.random.split(jax.random.key(0), 16)
+    together = jax.jit(jax.vmap(init))(keys)
+    alone = jax.jit(init)(keys[5])
+    for a, b in zip(jax.tree.leaves(together), jax.tree.leaves(alone), strict=True):
+        np.testing.assert_array_equal(a[5], b)
+
+
 def test_running_moments_of_pieces_equal_those_of_the_whole():
     x = np.random.default_rng(0).normal(3.0, 2.0, (1000, 4)).astype(np.float32)
     moments = RunningMoments.create((4,))

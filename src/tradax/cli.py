@@ -26,8 +26,9 @@ class TrainOptions:
     """How to learn; see `tradax list`."""
     env: str = "trading"
     """A market (see `tradax list`) or a gymnax name such as CartPole-v1."""
-    data: tuple[str, ...] = ("sp500",)
-    """Sample name(s), or CSV or Parquet file(s): one a symbol, or one with a symbol column."""
+    data: tuple[str, ...] = ()
+    """Sample name(s), or CSV or Parquet file(s): one a symbol, or one with a symbol column.
+    sp500 by default, for markets that trade given prices."""
     symbols: tuple[str, ...] | None = None
     """Which of the data's symbols; all by default."""
     signals: tuple[str, ...] | None = None
@@ -171,7 +172,7 @@ def _train(arguments: list[str]) -> int:
     result = train(
         algorithm=options.algorithm,
         env=options.env,
-        data=options.data[0] if len(options.data) == 1 else list(options.data),
+        data=options.data[0] if len(options.data) == 1 else list(options.data) or None,
         symbols=list(options.symbols) if options.symbols else None,
         signals=list(options.signals) if options.signals is not None else None,
         total_timesteps=_TEST_RUN_TIMESTEPS if options.test_run else options.timesteps,
@@ -209,7 +210,8 @@ def _parse_train(arguments: list[str]) -> tuple[TrainOptions, dict[str, dict[str
     sections = {chosen["algorithm"]: discovery.options("algorithms", chosen["algorithm"])}
     if chosen["env"] in discovery.environments():
         sections[chosen["env"]] = discovery.options("envs", chosen["env"])
-        sections["features"] = discovery.options("data", "features")
+        if "rivals" in discovery.functions("envs", chosen["env"]):
+            sections["features"] = discovery.options("data", "features")
     classes = {name: _options_class(name, declared) for name, declared in sections.items()}
     fields = [
         (name, kind, dataclasses.field(default_factory=kind)) for name, kind in classes.items()
@@ -315,6 +317,9 @@ def _print_summary(summary: dict[str, Any]) -> None:
             f"{summary['std_return']:.2f}, {summary['episodes']} episodes)"
         )
         return
+    if "verdict" not in summary and "symbols" not in summary:
+        _print_simulated(summary["strategies"])
+        return
     for name, tested in summary.get("symbols", {summary.get("symbol"): summary}).items():
         print(f"\n{name}: {tested['verdict']['headline']}")
         print(f"{'':14}{'return':>9}{'a year':>9}{'Sharpe':>8}{'drawdown':>10}{'costs':>12}")
@@ -325,6 +330,15 @@ def _print_summary(summary: dict[str, Any]) -> None:
                 f"{m['annual_return']:>9.1%}{sharpe:>8}{m['max_drawdown']:>10.1%}"
                 f"{m['costs']:>12,.0f}"
             )
+
+
+def _print_simulated(strategies: dict[str, dict[str, float]]) -> None:
+    """Figures over simulated paths, a row a figure and a column a strategy."""
+    width = max(12, *(len(name) + 2 for name in strategies))
+    print(" " * 16 + "".join(f"{name.replace('_', ' '):>{width}}" for name in strategies))
+    for figure in next(iter(strategies.values())):
+        values = "".join(f"{values[figure]:>{width},.6g}" for values in strategies.values())
+        print(f"{figure.replace('_', ' '):<16}{values}")
 
 
 def _where(folder: Any, summary: dict[str, Any]) -> str:

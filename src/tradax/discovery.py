@@ -4,6 +4,7 @@ A module of `tradax.algorithms` or `tradax.envs` with a top-level `Config` is on
 registry. Listing them reads source text and imports nothing.
 """
 
+import ast
 import difflib
 import importlib
 from functools import cache
@@ -33,6 +34,16 @@ def options(kind: str, name: str) -> list[Field]:
     described = describe(_PACKAGE / kind / f"{name}.py")
     assert described is not None
     return described[1]
+
+
+@cache
+def functions(kind: str, name: str) -> frozenset[str]:
+    """Top-level functions that a module defines; none where there is no such module."""
+    path = _PACKAGE / kind / f"{name}.py"
+    if not path.is_file():
+        return frozenset()
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return frozenset(node.name for node in tree.body if isinstance(node, ast.FunctionDef))
 
 
 def module(kind: str, name: str) -> ModuleType:

@@ -1,6 +1,7 @@
 """One run from end to end: data, training, the test on years never seen, the report."""
 
 import contextlib
+import importlib
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -94,7 +95,7 @@ class Task(NamedTuple):
 def train(
     algorithm: Any = "ppo",
     env: Any = "trading",
-    data: Any = "sp500",
+    data: Any = None,
     *,
     symbols: list[str] | None = None,
     signals: list[str] | None = None,
@@ -121,7 +122,8 @@ def train(
         algorithm: a name (`tradax list`), or a `Config` of one.
         env: "trading" or another market, its `Config`, a gymnax name such as "CartPole-v1", a
             gymnax environment, or (environment, parameters).
-        data: sample name(s), CSV or Parquet file(s), or a polars or pandas frame; markets only.
+        data: sample name(s), CSV or Parquet file(s), or a polars or pandas frame; "sp500" by
+            default. Not for environments that simulate their prices, or that are not markets.
         symbols: which of the data's symbols; all by default, each with a policy of its own.
         signals: which extra columns are features; all numeric ones by default.
         settings: options by section, for instance `{"ppo": {"learning_rate": 3e-4},
@@ -154,7 +156,7 @@ def train(
         request = Request(
             algorithm=algorithm,
             env=name if isinstance(name, str) else _object_name(env),
-            data="frame" if frame is not None else _plain_data(data),
+            data="frame" if frame is not None else _plain_data(data, name),
             symbols=symbols,
             signals=signals,
             closes_only=closes_only,
@@ -204,8 +206,16 @@ def prepare(request: Request, *, env: Any = None, frame: Any = None) -> Task:
         if getattr(request, name) < 1:
             raise ConfigError(f"{name} is {getattr(request, name)}; it must be at least 1")
     horizon = jnp.float32(1)
-    if request.env not in discovery.environments():
+    if not needs_bars(request.env):
         environment, params = env if isinstance(env, tuple) else (env or request.env, None)
+        if request.env in discovery.environments():
+            if request.data is not None:
+                raise ConfigError(
+                    f"{request.env} simulates its prices and takes no data; leave it out"
+                )
+            env_module = discovery.module("envs", request.env)
+            env_config = from_dict(env_module.Config, request.settings.get(request.env, {}))
+            environment, params = env_module.make(env_config)
         source = jax_source(environment, params, num_envs=config.num_envs)
         algorithm = algorithm_module.make(config, source.spec, horizon)
         test = jax_source(environment, params, num_envs=20)
@@ -274,6 +284,11 @@ def prepare(request: Request, *, env: Any = None, frame: Any = None) -> Task:
     return Task(
         algorithm, source, validation_score, members, folders, markets, pipeline, bars, singles
     )
+
+
+def needs_bars(env: Any) -> bool:
+    """Whether an environment trades given bars; else it simulates, or is not a market."""
+    return isinstance(env, str) and "rivals" in discovery.functions("envs", env)
 
 
 def _run(request: Request, task: Task, folder: Path, resume: bool, progress: bool):
@@ -359,6 +374,8 @@ def held_out_test(
     if not task.markets:
         (policy,) = policies.values()
         source = task.symbol_sources[0]
+        if request.env in discovery.environments():
+            return {"strategies": _simulated(request, policy, source)}
         score = evaluate(policy, (source.env, source.params), seed=request.seed + 1)
         return {"mean_return": score.mean, "std_return": score.std, "episodes": 100}
     tested = {}
@@ -374,6 +391,20 @@ def held_out_test(
             run_directory.write_json(symbol_folder / "summary.json", tested[market.symbol])
         write_report(symbol_folder / "report.html", report)
     return {"symbols": tested} if len(tested) > 1 else next(iter(tested.values()))
+
+
+def _simulated(
+    request: Request, policy: NetworkPolicy, source: JaxSource
+) -> dict[str, dict[str, Any]]:
+    """Strategy -> figures over simulated paths, the policy's and those of known rules."""
+    module = importlib.import_module(f"tradax.evaluation.{request.env}")
+    known = importlib.import_module(f"tradax.envs._{request.env}_baselines")
+    strategies = {"policy": policy, **known.baselines(source.env, source.params)}
+    figures = {}
+    for name, strategy in strategies.items():
+        result = module.assess(strategy, source.env, source.params, seed=request.seed + 1)
+        figures[name] = {k: v for k, v in vars(result).items() if isinstance(v, int | float)}
+    return figures
 
 
 def _report(request, task: Task, folder: Path, policy, market: Market, source) -> Report:
@@ -549,7 +580,9 @@ def _object_name(env: Any) -> str:
     return name
 
 
-def _plain_data(data: Any) -> str | list[str]:
+def _plain_data(data: Any, env: Any) -> str | list[str] | None:
+    if data is None:
+        return "sp500" if needs_bars(env) else None
     if isinstance(data, str | Path):
         return str(data)
     return [str(item) for item in data]
