@@ -20,6 +20,7 @@ ORDER = [
     "returns",
     "optimise",
     "replay",
+    "data.table",
     "data.bars",
     "data.features",
     "data.normalize",

@@ -4,31 +4,33 @@ Nothing is repaired in silence. Every problem is a line that names file, row and
 is wrong and what to do.
 """
 
-import csv
 import difflib
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from tradax.data.table import (
+    TIMESTAMP,
+    Problems,
+    Table,
+    from_pandas,
+    parse_numbers,
+    parse_timestamps,
+    plain_name,
+    read_table,
+)
 from tradax.errors import DataError
-
-if TYPE_CHECKING:
-    import polars as pl
 
 PRICES = ("open", "high", "low", "close")
 
-_TIMESTAMP = ("timestamp", "date", "datetime", "time")
 _SYMBOL = ("symbol", "ticker", "tic")
 _ADJUSTED = ("adjclose", "adjustedclose", "closeadj", "closeadjusted")
 _TOLERANCE = 1e-6  # of a price: what rounding in a vendor's file can do
 _SHOWN = 20
-
-_DATE_FORMATS = ("%Y-%m-%d", "%Y/%m/%d", "%Y%m%d")
-_TIME_FORMATS = ("%H:%M", "%H:%M:%S", "%H:%M:%S%.f", "%H:%M:%S%.f%z", "%H:%M%z")
 
 
 @dataclass(frozen=True)
@@ -144,8 +146,8 @@ def read_bars(
     paths = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
     series: dict[str, _Series] = {}
     for path in paths:
-        problems = _Problems(str(path), limit=_SHOWN)
-        table = _read_table(path, problems)
+        problems = Problems(str(path), limit=_SHOWN)
+        table = read_table(path, problems)
         found = _parse(table, problems, path.stem, signals, closes_only) if table else {}
         problems.raise_if_any()
         for symbol in found:
@@ -175,9 +177,9 @@ def bars_from_frame(
     if not isinstance(frame, pl.DataFrame):
         if not (hasattr(frame, "index") and hasattr(frame, "reset_index")):
             raise DataError(f"data is a {type(frame).__name__}; give a polars or pandas DataFrame")
-        frame = _from_pandas(frame, source)
-    problems = _Problems(source, limit=_SHOWN)
-    table = _Table(frame, lambda i: f"row {i + 1}")
+        frame = from_pandas(frame, source)
+    problems = Problems(source, limit=_SHOWN)
+    table = Table(frame, lambda i: f"row {i + 1}")
     series = _parse(table, problems, source, signals, closes_only)
     problems.raise_if_any()
     return _assemble(series, source, symbols, intersection)
@@ -186,8 +188,8 @@ def bars_from_frame(
 def check_file(path: str | Path, *, closes_only: bool = False) -> list[str]:
     """All problems of a file (at most 1,000), one line each; none if it can be used."""
     path = Path(path)
-    problems = _Problems(str(path), limit=1_000)
-    table = _read_table(path, problems)
+    problems = Problems(str(path), limit=1_000)
+    table = read_table(path, problems)
     found = _parse(table, problems, path.stem, None, closes_only) if table else {}
     if found:
         try:
@@ -195,30 +197,6 @@ def check_file(path: str | Path, *, closes_only: bool = False) -> list[str]:
         except DataError as error:
             return list(error.problems)
     return problems.lines
-
-
-def _from_pandas(frame: Any, source: str) -> "pl.DataFrame":
-    import polars as pl
-
-    if not frame.columns.is_unique:
-        twice = frame.columns[frame.columns.duplicated()][0]
-        raise DataError(f"{source}: two columns are called {twice}; rename or delete one")
-    named = any(_plain(str(name)) in _TIMESTAMP for name in frame.index.names)
-    if named:
-        frame = frame.reset_index()
-    elif "datetime" in str(frame.index.dtype):
-        frame = frame.rename_axis("timestamp").reset_index()
-    try:
-        return pl.from_pandas(frame)
-    except (TypeError, ValueError) as error:  # pyarrow's errors are among these
-        text = str(error).splitlines()[0]
-        raise DataError(f"{source}: {text}; let every column hold values of one kind") from None
-
-
-@dataclass(frozen=True)
-class _Table:
-    frame: "pl.DataFrame"
-    row_name: Callable[[int], str]
 
 
 @dataclass(frozen=True)
@@ -232,123 +210,9 @@ class _Series:
     has_volume: bool
 
 
-class _Problems:
-    def __init__(self, source: str, limit: int):
-        self.source, self.limit, self.count = source, limit, 0
-        self._lines: list[str] = []
-
-    def add(self, where: str, message: str) -> None:
-        self.count += 1
-        if len(self._lines) < self.limit:
-            self._lines.append(f"{self.source}{', ' if where else ''}{where}: {message}")
-
-    def add_rows(
-        self, table: _Table, rows: np.ndarray, column: str, message: Callable[[int], str]
-    ) -> None:
-        """One problem for each of `rows`."""
-        room = max(self.limit - len(self._lines), 0)
-        for row in rows[:room]:
-            self.add(f"{table.row_name(int(row))}, column {column}", message(int(row)))
-        self.count += max(len(rows) - room, 0)
-
-    @property
-    def lines(self) -> list[str]:
-        more = self.count - len(self._lines)
-        return [*self._lines, *([f"{self.source}: and {more} more"] if more else [])]
-
-    def raise_if_any(self) -> None:
-        if self.count:
-            raise DataError(*self.lines)
-
-
-def _read_table(path: Path, problems: _Problems) -> _Table | None:
-    import polars as pl
-
-    if not path.is_file():
-        problems.add("", "no such file; check the name")
-        return None
-    if path.stat().st_size == 0:
-        problems.add("", "the file is empty")
-        return None
-    is_parquet = path.suffix.lower() in (".parquet", ".pq")
-    try:
-        if is_parquet:
-            return _Table(pl.read_parquet(path, glob=False), lambda i: f"row {i + 1}")
-        with path.open("rb") as file:
-            header = file.readline().decode("utf-8-sig").strip()
-            n_lines = 1 + sum(1 for _ in file)
-        _check_header(header, problems)
-        if problems.count:
-            return None
-        # As text, so that the first bad number can be named.
-        frame = pl.read_csv(path, infer_schema=False, glob=False)
-        return _without_blank_lines(frame, n_lines, problems)
-    except (
-        pl.exceptions.PolarsError,
-        pl.exceptions.PanicException,  # polars, on some damaged Parquet files
-        OSError,
-        ValueError,
-    ) as error:
-        if not is_parquet and (found := _bad_line(path)):
-            problems.add(*found)
-            return None
-        kind = "Parquet" if is_parquet else "CSV"
-        text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        problems.add("", f"cannot be read as {kind} ({text}); write it anew")
-    return None
-
-
-def _bad_line(path: Path) -> tuple[str, str] | None:
-    """The first line, and what is wrong with it, of a CSV file that could not be read."""
-    expected = 0
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                width = len(next(csv.reader([line.decode("utf-8")]), []))
-            except UnicodeDecodeError:
-                return f"line {number}", "the text is not UTF-8; save the file as UTF-8"
-            if number == 1:
-                expected = width
-            if width > expected:
-                return f"line {number}", (
-                    f"{width} values where the header has {expected}; delete the extra ones, and "
-                    "write numbers without commas"
-                )
-    return None
-
-
-def _check_header(header: str, problems: _Problems) -> None:
-    if not header:
-        problems.add("line 1", "the line is blank; the first line must name the columns")
-    names = [name.strip() for name in next(csv.reader([header]), [])]
-    for name in dict.fromkeys(n for n in names if names.count(n) > 1 and n):
-        problems.add("line 1", f"two columns are called {name}; rename or delete one")
-    for character, word in ((";", "semicolons"), ("\t", "tabs")):
-        if len(names) == 1 and character in header:
-            problems.add("line 1", f"columns are separated by {word}; write commas")
-
-
-def _without_blank_lines(frame: "pl.DataFrame", n_lines: int, problems: _Problems) -> _Table:
-    """Blank lines at the end are no rows; one before the end is a problem."""
-    import polars as pl
-
-    # A quoted cell may hold a line end: then lines cannot be counted, and rows are.
-    word, first = ("line", 2) if frame.height + 1 == n_lines else ("row", 1)
-    filled = frame.select(pl.any_horizontal(pl.all().is_not_null())).to_series().to_numpy()
-    kept = np.flatnonzero(filled)
-    blank = np.flatnonzero(~filled)
-    for row in blank[blank < kept.max(initial=0)]:
-        problems.add(f"{word} {row + first}", "the line is blank; delete it")
-    return _Table(frame[kept], lambda i: f"{word} {kept[i] + first}")
-
-
-def _plain(name: str) -> str:
-    return "".join(c for c in name.lower() if c.isalnum())
-
-
 def _parse(
-    table: _Table,
-    problems: _Problems,
+    table: Table,
+    problems: Problems,
     symbol: str,
     signals: Sequence[str] | None,
     closes_only: bool,
@@ -357,18 +221,18 @@ def _parse(
     frame, before = table.frame, problems.count
     by_name: dict[str, str] = {}
     for column in frame.columns:
-        by_name.setdefault(_plain(column), column)
+        by_name.setdefault(plain_name(column), column)
     _check_meanings(frame.columns, problems)
 
     def find(names: Sequence[str]) -> str | None:
         return next((by_name[name] for name in names if name in by_name), None)
 
-    stamp, symbol_column, adjusted = find(_TIMESTAMP), find(_SYMBOL), find(_ADJUSTED)
+    stamp, symbol_column, adjusted = find(TIMESTAMP), find(_SYMBOL), find(_ADJUSTED)
     needed = ("close",) if closes_only else (*PRICES, "volume")
     if closes_only and "close" not in by_name and adjusted:
         by_name["close"], adjusted = adjusted, None
     if stamp is None:
-        problems.add("", f"no timestamp column; name it one of {', '.join(_TIMESTAMP)}")
+        problems.add("", f"no timestamp column; name it one of {', '.join(TIMESTAMP)}")
     for name in needed:
         if name not in by_name:
             hint = ""
@@ -382,7 +246,7 @@ def _parse(
     used = {stamp, symbol_column, adjusted, *(by_name.get(n) for n in (*PRICES, "volume"))}
     chosen = []
     for name in signals or ():
-        column = name if name in frame.columns else by_name.get(_plain(name))
+        column = name if name in frame.columns else by_name.get(plain_name(name))
         if column is None:
             problems.add("", f"no signal column {name}; columns are {', '.join(frame.columns)}")
         elif column in used:
@@ -396,14 +260,14 @@ def _parse(
     if problems.count > before or stamp is None:
         return {}
 
-    timestamps = _timestamps(table, stamp, problems)
+    timestamps = parse_timestamps(table, stamp, problems)
     wanted = {name: by_name[name] for name in needed}
     if closes_only and "volume" in by_name:
         wanted["volume"] = by_name["volume"]
-    numbers = {name: _numbers(table, column, problems) for name, column in wanted.items()}
+    numbers = {name: parse_numbers(table, column, problems) for name, column in wanted.items()}
     if adjusted:
-        numbers["adjusted"] = _numbers(table, adjusted, problems)
-    extra = {column: _numbers(table, column, problems) for column in chosen}
+        numbers["adjusted"] = parse_numbers(table, adjusted, problems)
+    extra = {column: parse_numbers(table, column, problems) for column in chosen}
     for name, column in (*wanted.items(), ("adjusted", adjusted)):
         if name in numbers and column is not None:
             _check_sign(table, problems, name, column, numbers[name])
@@ -435,119 +299,17 @@ def _parse(
     }
 
 
-def _check_meanings(columns: Sequence[str], problems: _Problems) -> None:
+def _check_meanings(columns: Sequence[str], problems: Problems) -> None:
     """No two columns may say the same thing: which of them is right is not ours to guess."""
-    for names in (_TIMESTAMP, _SYMBOL, _ADJUSTED, *((name,) for name in (*PRICES, "volume"))):
-        same = [column for column in columns if _plain(column) in names]
+    for names in (TIMESTAMP, _SYMBOL, _ADJUSTED, *((name,) for name in (*PRICES, "volume"))):
+        same = [column for column in columns if plain_name(column) in names]
         if len(same) > 1:
-            hint = " or join them into one" if names == _TIMESTAMP else ""
+            hint = " or join them into one" if names == TIMESTAMP else ""
             problems.add("", f"columns {' and '.join(same)} mean the same; delete one{hint}")
 
 
-def _timestamps(table: _Table, column: str, problems: _Problems) -> np.ndarray:
-    """[rows] datetime64[us], UTC where a zone was given; NaT where a problem was added."""
-    import polars as pl
-
-    series = table.frame[column]
-    text = series.cast(pl.String, strict=False)
-    if series.dtype == pl.Date or isinstance(series.dtype, pl.Datetime):
-        if isinstance(series.dtype, pl.Datetime) and series.dtype.time_zone:
-            series = series.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
-        parsed = series.cast(pl.Datetime("us"))
-    elif series.dtype.is_numeric():
-        parsed = None
-    else:
-        text = text.str.strip_chars().str.replace(r"[Zz]$", "+00:00")
-        parsed = _parse_text(text)
-    if parsed is None or parsed.null_count() == len(parsed):
-        unix = text.cast(pl.Float64, strict=False).fill_nan(None)
-        unix = unix.set(unix.is_infinite(), None)
-        size = float(np.nanmedian(np.abs(unix.to_numpy()))) if unix.null_count() < len(unix) else 0
-        if 1e8 < size < 1e20:
-            # Seconds, milliseconds, microseconds or nanoseconds since 1970, by their size.
-            units = ((1e11, 1e6), (1e14, 1e3), (1e17, 1), (1e20, 1e-3))
-            scale = next(factor for limit, factor in units if size < limit)
-            parsed = (unix * scale).round().cast(pl.Int64, strict=False).cast(pl.Datetime("us"))
-    if parsed is None:
-        parsed = pl.Series([None] * len(text), dtype=pl.Datetime("us"))
-    bad = np.flatnonzero(parsed.is_null().to_numpy())
-    problems.add_rows(
-        table,
-        bad,
-        column,
-        lambda row: (
-            f"{(text[row] or '')[:40]!r} is {_why_no_date(text[row])}; write it as 2024-12-31 or "
-            "2024-12-31T16:00:00+00:00"
-        ),
-    )
-    return parsed.to_numpy().astype("datetime64[us]")
-
-
-def _why_no_date(text: str | None) -> str:
-    parts = (text or "").split("/")
-    if len(parts) == 3 and all(p.isdigit() and len(p) <= 2 for p in parts[:2]):
-        return "day/month or month/day, which the column does not tell"
-    return "not a date"
-
-
-def _parse_text(text: "pl.Series") -> "pl.Series":
-    """By the format that reads most of the column's start. Whether days or months come first in
-    01/02/2024 is never guessed."""
-    import polars as pl
-
-    formats = [(date, pl.Date) for date in _DATE_FORMATS]
-    formats += [
-        (date + separator + time, pl.Datetime("us", "UTC" if "%z" in time else None))
-        for date in _DATE_FORMATS[:2]
-        for separator in (" ", "T")
-        for time in _TIME_FORMATS
-    ]
-
-    def parse(text: "pl.Series", form: str, kind: Any) -> "pl.Series":
-        parsed = text.str.strptime(kind, form, strict=False)
-        if isinstance(kind, pl.Datetime) and kind.time_zone:
-            parsed = parsed.dt.replace_time_zone(None)
-        return parsed.cast(pl.Datetime("us"))
-
-    start = text.head(100)  # two dozen attempts at a million rows would take seconds
-    best = parse(text, *min(formats, key=lambda f: parse(start, *f).null_count()))
-    if best.null_count():
-        # Taken only where the days tell which of the two is meant.
-        slashed = [text.str.strptime(pl.Date, f, strict=False) for f in ("%m/%d/%Y", "%d/%m/%Y")]
-        sure = [s for s in slashed if s.null_count() == 0]
-        if len(sure) == 1:
-            return sure[0].cast(pl.Datetime("us"))
-    return best
-
-
-def _numbers(table: _Table, column: str, problems: _Problems) -> np.ndarray:
-    """[rows] float64; problems for text, gaps, NaN and infinities."""
-    import polars as pl
-
-    series = table.frame[column]
-    text = series.str.strip_chars() if series.dtype == pl.String else series
-    values = text.cast(pl.Float64, strict=False).to_numpy()
-    finite = np.isfinite(values)
-    if not finite.all():
-
-        def message(row: int) -> str:
-            original = series[row]
-            if original is None or original == "":
-                return "the value is missing; fill it or delete the row"
-            if isinstance(original, str) and original.strip().lower().strip("+-") not in (
-                "nan",
-                "inf",
-                "infinity",
-            ):
-                return f"{original[:40]!r} is not a number; use digits and a decimal point"
-            return f"the value is {original}; fill it with a finite number or delete the row"
-
-        problems.add_rows(table, np.flatnonzero(~finite), column, message)
-    return values
-
-
 def _check_sign(
-    table: _Table, problems: _Problems, name: str, column: str, values: np.ndarray
+    table: Table, problems: Problems, name: str, column: str, values: np.ndarray
 ) -> None:
     with np.errstate(invalid="ignore"):
         bad = values < 0 if name == "volume" else values <= 0
@@ -559,7 +321,7 @@ def _check_sign(
 
 
 def _check_range(
-    table: _Table, problems: _Problems, columns: dict[str, str], numbers: dict[str, np.ndarray]
+    table: Table, problems: Problems, columns: dict[str, str], numbers: dict[str, np.ndarray]
 ) -> None:
     high, low = numbers["high"], numbers["low"]
     slack = _TOLERANCE * np.abs(high)
@@ -589,7 +351,7 @@ def _check_range(
 
 
 def _groups(
-    table: _Table, column: str | None, symbol: str, problems: _Problems
+    table: Table, column: str | None, symbol: str, problems: Problems
 ) -> dict[str, np.ndarray]:
     """Symbol -> its rows, in the order of the file."""
     import polars as pl
@@ -609,8 +371,8 @@ def _groups(
 
 
 def _check_order(
-    table: _Table,
-    problems: _Problems,
+    table: Table,
+    problems: Problems,
     column: str,
     symbol: str | None,
     rows: np.ndarray,
@@ -628,7 +390,7 @@ def _check_order(
     say(rows[1:][known & (step < 0)], "comes after a later time; sort the rows by time")
 
 
-def _is_signal(table: _Table, column: str) -> bool:
+def _is_signal(table: Table, column: str) -> bool:
     """Whether an extra column is a signal: most of its values are numbers.
 
     Not the row numbers that a data frame left in its CSV, in a column without a name.
@@ -644,7 +406,7 @@ def _is_signal(table: _Table, column: str) -> bool:
     numbers = series.cast(pl.Float64, strict=False)
     if len(numbers) == 0 or 2 * numbers.null_count() > len(numbers):
         return False
-    nameless = _plain(column) in ("", "index") or _plain(column).startswith("unnamed")
+    nameless = plain_name(column) in ("", "index") or plain_name(column).startswith("unnamed")
     return not (nameless and (numbers == numbers.round()).all())
 
 

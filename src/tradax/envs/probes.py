@@ -46,7 +46,7 @@ class Probe(Environment):
     def get_obs(self, state, params=None, key=None):
         return jnp.stack([state.cue, state.time.astype(jnp.float32)])
 
-    def outcome(self, state: State, action: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def outcome(self, state: State, action: Any) -> tuple[jax.Array, jax.Array]:
         """Returns: reward, terminated."""
         raise NotImplementedError
 
@@ -55,7 +55,7 @@ class Probe(Environment):
         state = State(state.time + 1, state.cue)
         return self.get_obs(state), state, reward, terminated, {}
 
-    def action_space(self, params=None):
+    def action_space(self, params=None) -> Any:
         return spaces.Discrete(2)
 
     def observation_space(self, params=None):
