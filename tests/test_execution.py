@@ -273,7 +273,7 @@ def test_windows_of_real_bars_fill_at_the_next_open():
     np.testing.assert_allclose(sale.info["price"], seen, rtol=1e-5)
     returns = np.diff(market.close[5:31]) / market.close[5:30]
     assert float(sale.params.volatility) == pytest.approx(10 * returns.std(), rel=1e-5)
-    starts = jax.vmap(lambda k: sale.env.reset_state(k, sale.params).start)(
+    starts = jax.jit(jax.vmap(lambda k: sale.env.reset_state(k, sale.params).start))(
         jax.random.split(jax.random.key(0), 500)
     )
     assert set(np.unique(starts)) == set(range(5, 27))
@@ -335,7 +335,7 @@ def test_numbers_are_leaves_and_equal_choices_make_equal_environments():
         action = env.actions(params.optimal_fraction, params)[0]
         return env.step_state(jax.random.key(0), state, action, params)[3]["sold"]
 
-    sold = jax.vmap(first_sale)(params)
+    sold = jax.jit(jax.vmap(first_sale))(params)
     expected = [execution.closed_form(c).trades()[0] for c in configs]
     np.testing.assert_allclose(sold, expected, rtol=1e-4)
 
@@ -361,7 +361,7 @@ def test_ppo_learns_to_sell_nearly_as_well_as_the_closed_form():
     config = ppo.Config(n_steps=20, gamma=1.0, gae_lambda=1.0, initial_log_std=-2.0)
     source = jax_source(env, params, num_envs=config.num_envs)
     algorithm = ppo.make(config, source.spec, jnp.float32(1))
-    trained = training.train(algorithm, source, jax.random.key(0), total_timesteps=150_000)
+    trained = training.train(algorithm, source, jax.random.key(0), total_timesteps=60_000)
     result = assess(trained.policy, env, params, paths=4_096)
     optimum = execution.closed_form(execution.Config()).utility()
     assert result.objective < 1.01 * optimum  # an even sale costs 1.37 times the optimum
