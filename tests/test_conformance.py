@@ -61,8 +61,12 @@ def make(case):
 made = functools.cache(make)
 
 
-def random_actions(env, params, key, shape):
-    spec = action_spec(env.action_space(params))
+def actions_of(case):
+    env, params = made(case)
+    return action_spec(env.action_space(params))
+
+
+def random_actions(spec, key, shape):
     if spec.discrete:
         return jax.random.randint(key, shape, 0, spec.n)
     low, high = jnp.array(spec.low), jnp.array(spec.high)
@@ -84,12 +88,12 @@ def reset_many(env, params, keys):
     return jax.vmap(env.reset, in_axes=(0, None))(keys, params)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 3, 4))
-def play(env, params, key, batch, n_steps):
+@functools.partial(jax.jit, static_argnums=(0, 1, 4, 5))
+def play(env, spec, params, key, batch, n_steps):
     """Random actions through the gymnax interface. Returns what every step gave, [T, B, ...]."""
     reset_key, action_key, step_key = jax.random.split(key, 3)
     obs, state = jax.vmap(env.reset, in_axes=(0, None))(jax.random.split(reset_key, batch), params)
-    actions = random_actions(env, params, action_key, (n_steps, batch))
+    actions = random_actions(spec, action_key, (n_steps, batch))
 
     def one_step(state, step):
         keys, action = step
@@ -99,14 +103,14 @@ def play(env, params, key, batch, n_steps):
         return state, (obs, reward, terminated, truncated, info["final_observation"])
 
     keys = jax.random.split(step_key, (n_steps, batch))
-    state, record = jax.lax.scan(one_step, state, (keys, actions))
-    return obs, record, state
+    _, record = jax.lax.scan(one_step, state, (keys, actions))
+    return obs, record
 
 
 @functools.cache
 def played(case):
     env, params = made(case)
-    first, record, state = play(env, params, jax.random.key(0), 250, ROWS)
+    first, record = play(env, actions_of(case), params, jax.random.key(0), 250, ROWS)
     return np.asarray(first), *map(np.asarray, record)
 
 
@@ -119,7 +123,7 @@ def test_shapes_and_types_are_as_declared(case):
     assert space.shape == (table.shape[1] + env.account_size(params),)
     key = jax.random.key(0)
     obs, state = env.reset(key, params)
-    action = random_actions(env, params, key, ())
+    action = random_actions(actions_of(case), key, ())
     assert action.shape == tuple(env.action_space(params).shape)
     stepped = env.step(key, state, action, params)
     next_obs, next_state, reward, terminated, truncated, info = stepped
@@ -144,8 +148,7 @@ def test_shapes_and_types_are_as_declared(case):
 
 @every
 def test_action_bounds_are_finite_and_extreme_actions_are_survived(case):
-    env, params = made(case)
-    spec = action_spec(env.action_space(params))
+    (env, params), spec = made(case), actions_of(case)
     if spec.discrete:
         assert spec.n >= 2
         extremes = jnp.arange(spec.n)
@@ -186,8 +189,8 @@ def test_an_episode_never_terminates_and_is_truncated_at_once(case):
 
 @every
 def test_equal_keys_give_equal_episodes_and_others_do_not(case):
-    env, params = made(case)
-    a, b, c = (play(env, params, jax.random.key(seed), 8, 20) for seed in (5, 5, 6))
+    (env, params), spec = made(case), actions_of(case)
+    a, b, c = (play(env, spec, params, jax.random.key(seed), 8, 20) for seed in (5, 5, 6))
     for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
         assert np.array_equal(x, y)
     assert not np.array_equal(a[1][1], c[1][1])
@@ -211,15 +214,14 @@ def test_episodes_start_at_different_rows_unless_the_task_fixes_the_start(case):
 
 @every
 def test_other_numbers_do_not_compile_again(case):
-    env, params = made(case)
+    (env, params), spec = made(case), actions_of(case)
     traces = []
 
     @functools.partial(jax.jit, static_argnums=0)
     def run(env, params, key):
         traces.append(1)
         state = env.reset_state(key, params)
-        action = random_actions(env, params, key, ())
-        return env.step_state(key, state, action, params)[1]
+        return env.step_state(key, state, random_actions(spec, key, ()), params)[1]
 
     run(env, params, jax.random.key(0))
     others = jax.tree.map(lambda x: x * 1.01 if x.dtype == jnp.float32 else x, params)
@@ -231,14 +233,14 @@ def test_other_numbers_do_not_compile_again(case):
 
 @every
 def test_one_program_plays_many_parameters_at_once(case):
-    env, params = made(case)
+    (env, params), spec = made(case), actions_of(case)
     several = jax.tree.map(lambda x: jnp.stack([x, x]), params)
 
     @jax.jit
     @functools.partial(jax.vmap, in_axes=(0, None))
     def first_reward(params, key):
         state = env.reset_state(key, params)
-        return env.step_state(key, state, random_actions(env, made(case)[1], key, ()), params)[1]
+        return env.step_state(key, state, random_actions(spec, key, ()), params)[1]
 
     rewards = first_reward(several, jax.random.key(0))
     assert rewards.shape == (2,)
@@ -264,7 +266,7 @@ def test_factored_observations_are_the_flat_ones(case):
     batch, n_steps = 4, 60
     source = jax_source(env, params, num_envs=batch)
     reset_key, key = jax.random.split(jax.random.key(3))
-    action = random_actions(env, params, jax.random.key(4), (batch,))
+    action = random_actions(actions_of(case), jax.random.key(4), (batch,))
     actor = Repeat(action)
 
     @jax.jit
@@ -315,7 +317,7 @@ def test_a_held_out_span_is_kept_to(case):
     inner = module.over_span(params, held_out)
     keys = jax.random.split(jax.random.key(0), 64)
     source = jax_source(env, inner, num_envs=64)
-    action = random_actions(env, inner, jax.random.key(1), (64,))
+    action = random_actions(actions_of(case), jax.random.key(1), (64,))
     actor = Repeat(action)
 
     @jax.jit
@@ -361,7 +363,7 @@ def test_options_read_from_source_text_are_those_of_the_program(name):
     plain = to_dict(module.Config())
     assert {k: list(v) if isinstance(v, tuple) else v for k, v in described.items()} == plain
     assert all(option.doc for option in discovery.options("envs", name))
-    assert list(inspect.signature(module.make).parameters)[0] == "config"
+    assert next(iter(inspect.signature(module.make).parameters)) == "config"
 
 
 def test_every_case_belongs_to_an_environment():

@@ -233,6 +233,8 @@ class Field(NamedTuple):
 def describe(path: Path, name: str = "Config") -> tuple[str, list[Field]] | None:
     """Read the dataclass `name` from a Python file without importing it.
 
+    A base class written as `sibling.Config` is read from the file beside it.
+
     Returns: its docstring and its fields, or None where the file has no such class.
     """
     tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -242,6 +244,11 @@ def describe(path: Path, name: str = "Config") -> tuple[str, list[Field]] | None
     else:
         return None
     fields = []
+    for base in node.bases:
+        if isinstance(base, ast.Attribute) and isinstance(base.value, ast.Name):
+            inherited = describe(path.with_name(f"{base.value.id}.py"), base.attr)
+            assert inherited is not None, f"{path}: no {ast.unparse(base)} beside it"
+            fields += inherited[1]
     for statement, following in zip(node.body, [*node.body[1:], None], strict=True):
         if not isinstance(statement, ast.AnnAssign) or not isinstance(statement.target, ast.Name):
             continue

@@ -289,6 +289,11 @@ class Trading(MarketEnvironment):
 
     def _trade(self, holdings, side, size, price, quote: Quote, params: TradingParams) -> Holdings:
         """Send an order for the fraction `size` of what can be bought or sold at `price`."""
+        buy, sell = self._possible(holdings, size, price, quote, params)
+        return self._send(holdings, side, jnp.where(side > 0, buy, sell), price, quote, params)
+
+    def _possible(self, holdings, size, price, quote: Quote, params: TradingParams):
+        """Shares that the fraction `size` of the way to the limits buys, and sells."""
         leverage, minimum = params.leverage, params.commission_min
         net_worth = jnp.maximum(holdings.cash + holdings.shares * price, 0.0)
         position = holdings.shares * price
@@ -311,8 +316,10 @@ class Trading(MarketEnvironment):
             longs = jnp.maximum(holdings.shares, 0.0)
             limit = (leverage * (net_worth - minimum) / price - longs * unit) / (1.0 + unit)
             sell = size * (holdings.shares + jnp.maximum(limit, 0.0))
+        return jnp.maximum(buy, 0.0), jnp.maximum(sell, 0.0)
 
-        shares = jnp.maximum(jnp.where(side > 0, buy, sell), 0.0)
+    def _send(self, holdings, side, shares, price, quote: Quote, params: TradingParams) -> Holdings:
+        """Fill an order for whole lots of `shares`."""
         if self.lot_size is not None:
             shares = jnp.floor(shares / self.lot_size) * self.lot_size
         return self._fill(holdings, side * shares, price, quote, params)
