@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tradax.data import synthetic
 from tradax.data.bars import Bars, bars_from_frame, read_bars
 from tradax.errors import DataError
 
@@ -40,7 +41,8 @@ def load(
     """Bars from whatever names them: a sample, files, or a frame.
 
     Args:
-        data: a sample's name, a path, a list of either, a polars or pandas frame, or `Bars`.
+        data: a sample's name, `synthetic:gbm,drift=0.1` (see `tradax.data.synthetic`), a path, a
+            list of names or of paths, a polars or pandas frame, or `Bars`.
 
     Raises:
         DataError: neither a sample nor a file, or problems in the data.
@@ -58,6 +60,11 @@ def load(
     items = [str(item) for item in (data if isinstance(data, list | tuple) else [data])]
     if not items:
         raise DataError(f"no data given; samples are {', '.join(SAMPLES)}")
+    if items[0].startswith(synthetic.PREFIX):
+        if len(items) > 1:
+            raise DataError(f"{items[0]}: give a synthetic market alone; assets=2 makes several")
+        bars = synthetic.from_text(items[0])
+        return bars.select(symbols) if symbols else bars
     for item in items:
         if item not in SAMPLES and not Path(item).is_file():
             close = difflib.get_close_matches(item, SAMPLES, n=3)
