@@ -2,10 +2,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_trading import FLAT, market, random_market
-from test_trading import walk as walk_continuous
 
 import tradax
+from test_trading import FLAT, market, random_market
+from test_trading import walk as walk_continuous
 from tradax import discovery
 from tradax.data.splits import Span
 from tradax.envs import _baselines, discrete_trading, trading

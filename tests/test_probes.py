@@ -134,7 +134,7 @@ def test_ppo_comes_near_the_best_return(env):
     config = ppo.Config(num_envs=32, n_steps=32, minibatches=4, learning_rate=3e-3)
     source = jax_source(env, num_envs=config.num_envs)
     algorithm = ppo.make(config, source.spec, jnp.float32(1))
-    result = training.train(algorithm, source, jax.random.key(0), total_timesteps=60_000)
+    result = training.train(algorithm, source, jax.random.key(0), total_timesteps=40_000)
     mean = evaluate(result.policy, env, episodes=1_000).mean
     slack = {"Target": 0.005, "Memoryless": 0.01, "ThreeSteps": 0.1}[type(env).__name__]
     assert mean > env.best_return - slack
