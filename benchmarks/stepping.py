@@ -1,7 +1,8 @@
-"""Environment steps a second, stepping alone, for every environment that comes with tradax.
+"""Environment steps a second, for every environment that comes with tradax, without a policy.
 
-1,024 copies side by side, random actions drawn beforehand, no automatic reset and no observation:
-a compiled scan of the vmapped `step_state`. Median of 5 runs; compilation is not counted.
+1,024 copies side by side under random actions drawn beforehand, in one compiled scan: `step_state`
+alone, without reset or observation, and `step` of the gymnax interface, with
+automatic reset and flat observation. Median of 5 runs; compilation is not counted.
 """
 
 import time
@@ -36,18 +37,25 @@ def made():
     return found
 
 
-def speed(env, params) -> float:
+def speed(env, params, interface: bool) -> float:
+    """Args: interface: by `step`, else by `step_state`."""
     spec = action_spec(env.action_space(params))
     shape = (STEPS, ENVS)
 
     @eqx.filter_jit
     def run(state, actions, params, key):
         def one_step(carry, step):
-            state, total = carry
             keys, action = step
-            state, reward, _, _ = jax.vmap(env.step_state, in_axes=(0, 0, 0, None))(
-                keys, state, action, params
-            )
+            state, total = carry
+            if interface:
+                obs, state, reward, *_ = jax.vmap(env.step, in_axes=(0, 0, 0, None))(
+                    keys, state, action, params
+                )
+                total = total + obs.sum(axis=-1)  # so that it is not left out
+            else:
+                state, reward, _, _ = jax.vmap(env.step_state, in_axes=(0, 0, 0, None))(
+                    keys, state, action, params
+                )
             return (state, total + reward), None
 
         keys = jax.random.split(key, shape)
@@ -73,10 +81,11 @@ def speed(env, params) -> float:
 def main() -> None:
     device = jax.devices()[0]
     print(f"{ENVS:,} environments on {device.device_kind} ({device.platform})\n")
-    print("| environment | steps/s |")
-    print("|---|---|")
+    print("| environment | step_state, steps/s | gymnax step, steps/s |")
+    print("|---|---|---|")
     for name, (env, params) in made().items():
-        print(f"| {name} | {speed(env, params):,.0f} |", flush=True)
+        alone, whole = (speed(env, params, interface) for interface in (False, True))
+        print(f"| {name} | {alone:,.0f} | {whole:,.0f} |", flush=True)
 
 
 if __name__ == "__main__":
