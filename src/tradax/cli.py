@@ -48,7 +48,7 @@ class TrainOptions:
     intersection: bool = False
     """Keep only the timestamps that all symbols share."""
     shared_policy: bool = False
-    """One policy for all symbols, instead of one each."""
+    """One policy for all symbols, instead of one each. A portfolio has one anyway."""
     train_fraction: float = 0.7
     """Share of rows, the earliest, to train on."""
     validation_fraction: float = 0.15
@@ -322,11 +322,11 @@ def _print_summary(summary: dict[str, Any]) -> None:
         return
     for name, tested in summary.get("symbols", {summary.get("symbol"): summary}).items():
         print(f"\n{name}: {tested['verdict']['headline']}")
-        print(f"{'':14}{'return':>9}{'a year':>9}{'Sharpe':>8}{'drawdown':>10}{'costs':>12}")
+        print(f"{'':18}{'return':>9}{'a year':>9}{'Sharpe':>8}{'drawdown':>10}{'costs':>12}")
         for strategy, m in tested["strategies"].items():
             sharpe = "-" if m["sharpe"] is None else f"{m['sharpe']:.2f}"
             print(
-                f"{strategy.replace('_', ' '):14}{m['total_return']:>9.1%}"
+                f"{strategy.replace('_', ' '):18}{m['total_return']:>9.1%}"
                 f"{m['annual_return']:>9.1%}{sharpe:>8}{m['max_drawdown']:>10.1%}"
                 f"{m['costs']:>12,.0f}"
             )

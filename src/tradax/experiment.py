@@ -20,7 +20,7 @@ from tradax.data.bars import Bars
 from tradax.data.pipeline import Market, Pipeline
 from tradax.envs._market import MarketEnvironment
 from tradax.errors import ConfigError, TradaxError, TrainingError
-from tradax.evaluation.backtest import Backtest, backtest
+from tradax.evaluation.backtest import Backtest, backtest, symbol_of
 from tradax.evaluation.posterior import sharpe_posterior
 from tradax.evaluation.scoring import episodes_jit, evaluate
 from tradax.evaluation.verdict import assess
@@ -62,9 +62,9 @@ class Result:
     """What a training run leaves behind."""
 
     policies: dict[str, NetworkPolicy]
-    """Symbol (or environment) -> best policy on validation."""
+    """Symbol ("A+B" for a portfolio) or environment -> best policy on validation."""
     metrics: dict[str, list[training.Row]]
-    """Symbol (or environment) -> logged rows."""
+    """The same -> logged rows."""
     summary: dict[str, Any]
     """What `summary.json` holds."""
     run_dir: Path
@@ -85,11 +85,12 @@ class Task(NamedTuple):
     members: int | None
     folders: list[Path]
     """One a policy."""
-    markets: tuple[Market, ...]
+    markets: tuple[tuple[Market, ...], ...]
+    """What each environment trades: one symbol, or all in a portfolio."""
     pipeline: Pipeline | None
     bars: Bars | None
-    symbol_sources: list[JaxSource]
-    """One environment a symbol, for the tests on single symbols."""
+    single_sources: list[JaxSource]
+    """One environment each, for the tests."""
 
 
 def train(
@@ -124,7 +125,8 @@ def train(
             gymnax environment, or (environment, parameters).
         data: sample name(s), CSV or Parquet file(s), or a polars or pandas frame; "sp500" by
             default. Not for environments that simulate their prices, or that are not markets.
-        symbols: which of the data's symbols; all by default, each with a policy of its own.
+        symbols: which of the data's symbols; all by default, each with a policy of its own,
+            except that a portfolio has one policy for all that it holds.
         signals: which extra columns are features; all numeric ones by default.
         settings: options by section, for instance `{"ppo": {"learning_rate": 3e-4},
             "trading": {"commission_bps": 2}, "features": {"window": 5}}`.
@@ -226,6 +228,14 @@ def prepare(request: Request, *, env: Any = None, frame: Any = None) -> Task:
 
         return Task(algorithm, source, mean_return, None, [Path()], (), None, None, [test])
 
+    env_module = discovery.module("envs", request.env)
+    env_config = from_dict(env_module.Config, request.settings.get(request.env, {}))
+    holds_all = getattr(env_module, "HOLDS_ALL_SYMBOLS", False)
+    if holds_all and request.shared_policy:
+        raise ConfigError(
+            f"{request.env} holds all symbols at once, with one policy; leave out shared_policy "
+            "(--shared-policy)"
+        )
     bars = frame if isinstance(frame, Bars) else None
     if bars is None:
         bars = samples.load(
@@ -241,27 +251,26 @@ def prepare(request: Request, *, env: Any = None, frame: Any = None) -> Task:
         train=request.train_fraction,
         validation=request.validation_fraction,
     )
-    markets = pipeline.transform(bars)
-    env_module = discovery.module("envs", request.env)
-    env_config = from_dict(env_module.Config, request.settings.get(request.env, {}))
+    symbols = pipeline.transform(bars)
+    markets = (symbols,) if holds_all else tuple((market,) for market in symbols)
     span = pipeline.splits.train
     made = [env_module.make(env_config, market, span) for market in markets]
     singles = [jax_source(environment, params) for environment, params in made]
     shared = request.shared_policy and len(markets) > 1
     several = len(markets) > 1 and not shared
     if shared:
-        source = jax_source(*env_module.make(env_config, markets, span), num_envs=config.num_envs)
+        source = jax_source(*env_module.make(env_config, symbols, span), num_envs=config.num_envs)
     else:
         source = jax_source(*made[0], num_envs=config.num_envs)
     algorithm = algorithm_module.make(config, source.spec, horizon)
-    every_symbol = singles[0].params
+    every_market = singles[0].params
     if len(markets) > 1:
-        every_symbol = jax.tree.map(lambda *x: jnp.stack(x), *(s.params for s in singles))
+        every_market = jax.tree.map(lambda *x: jnp.stack(x), *(s.params for s in singles))
     if several:
-        source = eqx.tree_at(lambda s: s.params, source, every_symbol)
+        source = eqx.tree_at(lambda s: s.params, source, every_market)
 
     held_out = pipeline.splits.validation
-    test = eqx.tree_at(lambda s: s.params, singles[0], every_symbol)
+    test = eqx.tree_at(lambda s: s.params, singles[0], every_market)
     policy_axis = 0 if several else None
 
     @eqx.filter_jit
@@ -279,7 +288,7 @@ def prepare(request: Request, *, env: Any = None, frame: Any = None) -> Task:
         result = scores(test, policy)
         return jnp.mean(result) if shared else result
 
-    folders = [Path(_folder_name(m.symbol)) for m in markets] if several else [Path()]
+    folders = [Path(_folder_name(symbol_of(m))) for m in markets] if several else [Path()]
     members = len(markets) if several else None
     return Task(
         algorithm, source, validation_score, members, folders, markets, pipeline, bars, singles
@@ -367,28 +376,29 @@ def held_out_test(
     *,
     write: bool = True,
 ) -> dict[str, Any]:
-    """Walk the held-out span with every policy, and write one report a symbol.
+    """Walk the held-out span with every policy, and write one report a symbol or portfolio.
 
     Returns: the summary: one symbol's, or `{"symbols": {name: summary}}`.
     """
     if not task.markets:
         (policy,) = policies.values()
-        source = task.symbol_sources[0]
+        source = task.single_sources[0]
         if request.env in discovery.environments():
             return {"strategies": _simulated(request, policy, source)}
         score = evaluate(policy, (source.env, source.params), seed=request.seed + 1)
         return {"mean_return": score.mean, "std_return": score.std, "episodes": 100}
     tested = {}
-    for market, source in zip(task.markets, task.symbol_sources, strict=True):
-        policy = policies.get(market.symbol) or next(iter(policies.values()))
+    for index, (market, source) in enumerate(zip(task.markets, task.single_sources, strict=True)):
+        symbol = symbol_of(market)
+        policy = policies.get(symbol) or next(iter(policies.values()))
         several = len(task.markets) > 1
-        symbol_folder = folder / _folder_name(market.symbol) if several else folder
-        report = _report(request, task, folder, policy, market, source)
-        tested[market.symbol] = summary(report)
+        symbol_folder = folder / _folder_name(symbol) if several else folder
+        report = _report(request, task, folder, policy, index, source)
+        tested[symbol] = summary(report)
         if not write:
             continue
         if several:
-            run_directory.write_json(symbol_folder / "summary.json", tested[market.symbol])
+            run_directory.write_json(symbol_folder / "summary.json", tested[symbol])
         write_report(symbol_folder / "report.html", report)
     return {"symbols": tested} if len(tested) > 1 else next(iter(tested.values()))
 
@@ -407,42 +417,43 @@ def _simulated(
     return figures
 
 
-def _report(request, task: Task, folder: Path, policy, market: Market, source) -> Report:
+def _report(request, task: Task, folder: Path, policy, index: int, source) -> Report:
     assert task.pipeline is not None
+    markets = task.markets[index]
+    periods_per_year = markets[0].periods_per_year
     span = task.pipeline.splits.test
     env_module = discovery.module("envs", request.env)
     result: Backtest = backtest(
-        policy, env_module, source.env, source.params, market, span, request.seed
+        policy, env_module, source.env, source.params, markets, span, request.seed
     )
     posterior = None
     if not request.skip_posterior:
         posterior = sharpe_posterior(
             result.policy.returns,
-            market.periods_per_year,
+            periods_per_year,
             benchmark=result.baselines["buy_and_hold"].returns,
             seed=request.seed,
         )
     assert task.bars is not None
     verdict = assess(
         result,
-        periods_per_year=market.periods_per_year,
+        periods_per_year=periods_per_year,
         posterior=posterior,
         seed=request.seed,
         survivors=any(name in samples.SAMPLES for name in task.bars.source.split(", ")),
     )
-    index = [m.symbol for m in task.markets].index(market.symbol) if task.members else 0
-    rows = read_rows(task.folders[index] / "metrics.jsonl")
+    rows = read_rows(task.folders[index if task.members else 0] / "metrics.jsonl")
     manifest = run_directory.read_json(folder / "manifest.json")
     return Report(
-        title=f"{market.symbol}: {request.algorithm} on {request.env}",
-        symbol=market.symbol,
+        title=f"{result.symbol}: {request.algorithm} on {request.env}",
+        symbol=result.symbol,
         backtest=result,
         verdict=verdict,
         posterior=posterior,
         posterior_skipped=request.skip_posterior,
         learning=rows,
         settings=_all_settings(request),
-        data=_data_facts(task) | {"symbol": market.symbol},
+        data=_data_facts(task) | {"symbol": result.symbol},
         run={
             "command": manifest["command"],
             "seed": request.seed,
@@ -479,7 +490,7 @@ def retest(
 def _names(request: Request, task: Task) -> list[str]:
     """What each policy is called: its symbol, or the environment."""
     if task.members is not None or len(task.markets) == 1:
-        return [market.symbol for market in task.markets]
+        return [symbol_of(market) for market in task.markets]
     return [request.env]
 
 
@@ -491,7 +502,7 @@ def _save_policies(request: Request, task: Task, policy, name: str) -> list[Netw
             one = jax.tree.map(lambda x, index=index: x[index], policy)
         metadata = {"algorithm": request.algorithm, "env": request.env}
         if task.members is not None or len(task.markets) == 1:
-            metadata["symbol"] = task.markets[index].symbol
+            metadata["symbol"] = symbol_of(task.markets[index])
         save_policy(one, folder / name, metadata)
         policies.append(one)
     return policies
@@ -507,7 +518,7 @@ def _data_facts(task: Task) -> dict[str, Any]:
         "sha256": task.bars.sha256,
         "symbols": list(task.bars.symbols),
         "rows": len(task.bars),
-        "features": list(task.markets[0].names),
+        "features": list(task.markets[0][0].names),
         **{
             name: [stamps[span.first], stamps[span.last]] for name, span in splits._asdict().items()
         },

@@ -26,15 +26,15 @@ class Curve:
     net_worth: np.ndarray
     """[n + 1]"""
     price: np.ndarray
-    """[n + 1], close."""
+    """[n + 1], close; for a portfolio what 1 is worth that was put equally into all assets."""
     shares: np.ndarray
-    """[n], held at the end of each bar."""
+    """[n], held at the end of each bar; for a portfolio what is invested, in units of `price`."""
     traded: np.ndarray
     """[n], shares bought plus shares sold."""
     change: np.ndarray
-    """[n], signed change of shares."""
+    """[n], signed change of shares; 0 for a portfolio, which buys some and sells others."""
     fill_price: np.ndarray
-    """[n], of the last fill in the bar; 0 without one."""
+    """[n], of the last fill in the bar; 0 without one, and for a portfolio."""
     cost: np.ndarray
     """[n], in currency."""
     turnover: np.ndarray
@@ -42,6 +42,8 @@ class Curve:
     actions: np.ndarray
     """[n, ...], as the environment was given them."""
     metrics: metrics.Metrics
+    weights: np.ndarray | None = None
+    """[n, assets], of net worth at the end of each bar; only for a portfolio."""
 
     @property
     def returns(self) -> np.ndarray:
@@ -54,6 +56,7 @@ class Backtest:
     """A policy on a held-out span, and what it must beat."""
 
     symbol: str
+    """See `symbol_of`."""
     span: Span
     policy: Curve
     gross: Curve
@@ -62,6 +65,8 @@ class Backtest:
     """Name -> what it did; `buy_and_hold` and `cash` are always among them."""
     look_ahead: bool
     """Orders were filled at a price that the agent had already seen."""
+    assets: tuple[str, ...] = ()
+    """Symbols of a portfolio; empty where one symbol is traded."""
 
 
 def backtest(
@@ -69,7 +74,7 @@ def backtest(
     module: ModuleType,
     env: Any,
     params: Any,
-    market: Market,
+    markets: tuple[Market, ...],
     span: Span,
     seed: int = 0,
 ) -> Backtest:
@@ -77,6 +82,7 @@ def backtest(
 
     Args:
         module: the environment's, with `over_span`, `without_costs` and `rivals`.
+        markets: what the environment holds: one, or those of a portfolio.
     """
     n_steps = span.last - span.first
     params = module.over_span(params, span)
@@ -85,19 +91,26 @@ def backtest(
 
     def run(name: str, actor, params=params) -> Curve:
         walked = _walk(eqx.tree_at(lambda s: s.params, source, params), actor, key, n_steps)
-        return _curve(name, *walked, market, span, float(params.initial_cash))
+        return _curve(name, *walked, markets, span, float(params.initial_cash))
 
     learned = run("policy", policy.actor(sample=False))
     actions = jax.numpy.asarray(learned.actions)
     rivals = module.rivals(env, params, n_steps, key)
     return Backtest(
-        symbol=market.symbol,
+        symbol=symbol_of(markets),
         span=span,
         policy=learned,
         gross=run("gross", Plan(actions), module.without_costs(params)),
         baselines={name: run(name, actor) for name, actor in rivals.items()},
         look_ahead=env.fill == "close",
+        assets=() if learned.weights is None else tuple(m.symbol for m in markets),
     )
+
+
+def symbol_of(markets: tuple[Market, ...]) -> str:
+    """The symbol, or a name for several: "A+B", and "20 assets" where that would be long."""
+    symbols = [market.symbol for market in markets]
+    return "+".join(symbols) if len(symbols) <= _MOST_NAMED else f"{len(symbols)} assets"
 
 
 @eqx.filter_jit
@@ -106,32 +119,64 @@ def _walk(source: JaxSource, actor, key: jax.Array, n_steps: int):
 
 
 def _curve(
-    name: str, actions, info: dict, market: Market, span: Span, initial_cash: float
+    name: str, actions, info: dict, markets: tuple[Market, ...], span: Span, initial_cash: float
 ) -> Curve:
     info = {key: np.asarray(value, np.float64) for key, value in info.items()}
+    rows = slice(span.first, span.last + 1)
+    close = np.stack([market.close[rows] for market in markets], axis=1)
+    price = close[:, 0]
+    if "weights" in info:
+        price = (close / close[0]).mean(axis=1)
+        info |= _as_one_asset(info, price)
     over = info["over"].astype(bool)  # after ruin nothing happens any more
     for key in ("cost", "traded", "turnover", "fill_price"):
         info[key] = np.where(over, 0.0, info[key])
-    rows = slice(span.first, span.last + 1)
     net_worth = np.concatenate([[initial_cash], info["net_worth"]])
-    shares = info["shares"]
     if over.any():
         net_worth[1:][over] = net_worth[1:][~over][-1]
-        shares = np.where(over, 0.0, shares)
-    change = np.diff(shares, prepend=0.0)
+        for key in {"shares", "weights", "position"} & info.keys():
+            info[key][over] = 0.0
+    shares, weights = info["shares"], info.get("weights")
+    change = np.diff(shares, prepend=0.0) * (info["traded"] > 0)
     return Curve(
         name=name,
-        timestamps=market.timestamps[rows],
+        timestamps=markets[0].timestamps[rows],
         net_worth=net_worth,
-        price=market.close[rows],
+        price=price,
         shares=shares,
         traded=info["traded"],
-        change=np.where(info["traded"] > 0, change, 0.0),
+        change=change if weights is None else np.zeros_like(change),
         fill_price=info["fill_price"],
         cost=info["cost"],
         turnover=info["turnover"],
         actions=np.asarray(actions),
         metrics=metrics.compute(
-            net_worth, shares, info["cost"], info["turnover"], market.periods_per_year
+            net_worth,
+            info.get("position", shares),
+            info["cost"],
+            info["turnover"],
+            markets[0].periods_per_year,
         ),
+        weights=weights,
     )
+
+
+def _as_one_asset(info: dict, price: np.ndarray) -> dict:
+    """What a portfolio held and traded, in units of the index of its assets.
+
+    Weights and orders of less than `_ROUNDING` are what float32 and a softmax leave of nothing.
+    """
+    worth = info["net_worth"]
+    turnover = np.where(info["turnover"] > _ROUNDING * worth, info["turnover"], 0.0)
+    position = np.abs(info["weights"]).sum(axis=1)
+    return {
+        "position": np.where(position > _ROUNDING, position, 0.0),
+        "shares": info["weights"].sum(axis=1) * worth / price[1:],
+        "traded": turnover / price[1:],
+        "turnover": turnover,
+        "fill_price": np.zeros_like(worth),
+    }
+
+
+_ROUNDING = 1e-5
+_MOST_NAMED = 4

@@ -241,6 +241,7 @@ def _sentences(
     hold = others["buy_and_hold"].metrics
     first, last = (str(backtest.policy.timestamps[i])[:10] for i in (0, -1))
     start = float(backtest.policy.net_worth[0])
+    several = len(backtest.assets) > 1
     by_year = ""
     if policy.annual_return is not None and _number(figures["years"]) >= 1.0:
         by_year = f" ({policy.annual_return:,.1%} a year)"
@@ -248,12 +249,13 @@ def _sentences(
         f"The test span has {_bars(len(backtest.policy.returns))} of {backtest.symbol}, {first} to "
         f"{last} ({_number(figures['years']):.1f} years).",
         f"After costs the policy returned {policy.total_return:,.1%}{by_year}; buy-and-hold "
-        f"returned {hold.total_return:,.1%}, cash {others['cash'].metrics.total_return:,.1%}"
-        + (
-            f", random actions {others['random'].metrics.total_return:,.1%}."
-            if "random" in others
-            else "."
-        ),
+        f"returned {hold.total_return:,.1%}, "
+        + ", ".join(
+            f"{_WORDS.get(name, name.replace('_', ' '))} {curve.metrics.total_return:,.1%}"
+            for name, curve in others.items()
+            if name != "buy_and_hold"
+        )
+        + ("; buy-and-hold is equal parts of all assets, bought once." if several else "."),
         *_comparison(figures, "buy_and_hold", "buy-and-hold"),
         *_comparison(figures, "cash", "cash"),
     ]
@@ -281,6 +283,9 @@ def _sentences(
             f"{posterior.p_positive:.1%}."
         )
     return tuple(sentences)
+
+
+_WORDS = {"random": "random actions", "mean_variance": "mean-variance"}
 
 
 def _comparison(figures: dict[str, Figure], other: str, words: str) -> list[str]:
@@ -315,8 +320,10 @@ def _caveats(
             "Orders were filled at the close that the policy had just seen. Nobody can trade like "
             "that; test again with fills at the next open."
         )
+    several = len(backtest.assets) > 1
     caveats.append(
-        "One test span of one asset: another span or another asset may say something else."
+        f"One test span of one {'set of assets' if several else 'asset'}: another span or another "
+        f"{'set' if several else 'asset'} may say something else."
     )
     if trials is None:
         caveats.append(
@@ -343,7 +350,8 @@ def _caveats(
         caveats.append("The policy's returns can hardly be told from buy-and-hold's.")
     elif policy.exposure > 0.99:
         caveats.append(
-            "The policy was invested on nearly every bar, so most of its return is the asset's."
+            "The policy was invested on nearly every bar, so most of its return is the "
+            + ("assets'." if several else "asset's.")
         )
     if backtest.policy.net_worth.min() <= 0.0:
         caveats.append("The policy was ruined; a loss beyond 99.9% counts as 99.9%.")

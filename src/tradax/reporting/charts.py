@@ -18,6 +18,9 @@ MOST_MARKERS = 1500
 # white (3 to 1 at least). Dashes say the same again.
 BLUE, VERMILLION, GREEN = "#0072B2", "#D55E00", "#009E73"
 GREY, INK, GRID = "#595959", "#1a1a1a", "#e3e3e3"
+WINE, INDIGO, BROWN = "#882255", "#332288", "#8a5a00"
+# For areas, which need less contrast than lines: all of the palette but its black and yellow.
+AREAS = (BLUE, "#E69F00", GREEN, "#CC79A7", VERMILLION, "#56B4E9", INDIGO, BROWN)
 
 NAMES = {
     "policy": "Policy, net",
@@ -25,6 +28,9 @@ NAMES = {
     "buy_and_hold": "Buy and hold",
     "cash": "Cash",
     "random": "Random actions",
+    "equal_weight": "Equal weight",
+    "minimum_variance": "Minimum variance",
+    "mean_variance": "Mean-variance",
 }
 _LINES = {
     "policy": {"color": BLUE, "width": 2.5},
@@ -32,6 +38,9 @@ _LINES = {
     "buy_and_hold": {"color": VERMILLION, "width": 2},
     "cash": {"color": GREY, "width": 1.5, "dash": "dot"},
     "random": {"color": GREEN, "width": 1.5, "dash": "dashdot"},
+    "equal_weight": {"color": WINE, "width": 1.5, "dash": "longdash"},
+    "minimum_variance": {"color": INDIGO, "width": 1.5, "dash": "longdashdot"},
+    "mean_variance": {"color": BROWN, "width": 1.5, "dash": "dash"},
 }
 
 
@@ -57,12 +66,12 @@ def strategies(backtest: Backtest) -> dict[str, Curve]:
 
 
 def market_charts(backtest: Backtest) -> list[Chart]:
-    """Equity, drawdown, and position with trades."""
+    """Equity, drawdown, and position with trades, or the weights of a portfolio."""
     rows = thinned(backtest)
     return [
         _equity(backtest, rows),
         _drawdown(backtest, rows),
-        _position(backtest, rows),
+        _position(backtest, rows) if backtest.policy.weights is None else _weights(backtest, rows),
     ]
 
 
@@ -214,6 +223,51 @@ def _position(backtest: Backtest, rows: np.ndarray) -> Chart:
         [price, *markers, held],
         layout,
         520,
+    )
+
+
+def _weights(backtest: Backtest, rows: np.ndarray) -> Chart:
+    """Long positions and cash stacked above 0, short positions below; the smallest in one area."""
+    curve = backtest.policy
+    assert curve.weights is not None
+    x = _dates(curve.timestamps[rows])
+    held = np.concatenate([np.zeros_like(curve.weights[:1]), curve.weights])  # [n + 1, assets]
+    mean = np.abs(curve.weights).mean(axis=0)
+    order = np.argsort(-mean, kind="stable")
+    named = order if len(order) <= len(AREAS) else order[: len(AREAS) - 1]
+    areas = [
+        (backtest.assets[i], held[:, [i]], color) for i, color in zip(named, AREAS, strict=False)
+    ]
+    if rest := len(order) - len(named):
+        areas.append((f"{rest} others", held[:, order[len(named) :]], "#999999"))
+    short = -np.minimum(curve.weights, 0.0).sum(axis=1).mean()
+    if short == 0.0:
+        areas.append(("Cash", 1.0 - held.sum(axis=1, keepdims=True), GRID))
+    data = []
+    for name, weights, color in areas:
+        for side, sign in (("long", 1.0), ("short", -1.0)):
+            area = sign * np.maximum(sign * weights, 0.0).sum(axis=1)
+            if side == "short" and not area.any():
+                continue
+            line = {"color": "white", "width": 0.5, "shape": "hv"}
+            data.append(
+                _line(escape(name), x, area[rows], line)
+                | {"stackgroup": side, "fillcolor": color, "legendgroup": escape(name)}
+                | {"showlegend": side == "long", "hovertemplate": "%{y:.1%}"}
+            )
+    if short > 0.0:
+        net = _line("Net", x, held.sum(axis=1)[rows], {"color": INK, "width": 1, "shape": "hv"})
+        data.append(net | {"hovertemplate": "%{y:.1%}"})
+    largest = ", ".join(f"{backtest.assets[i]} {mean[i]:.0%}" for i in order[:3])
+    return Chart(
+        "position",
+        "Weights",
+        "Shares of net worth at the end of each bar. On average the long positions were "
+        f"{np.maximum(curve.weights, 0.0).sum(axis=1).mean():.0%} and the short ones {short:.0%}; "
+        f"the largest were in {largest}. Something was traded on {curve.metrics.trades:,} bars.",
+        data,
+        _layout(x, yaxis={"title": {"text": "Weight"}, "tickformat": ".0%"}),
+        440,
     )
 
 

@@ -1,0 +1,245 @@
+"""What a learned portfolio must beat: rules that know prices up to the bar and nothing more."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tradax.errors import ConfigError
+from tradax.protocols import Actor, Policy
+from tradax.spaces import Factored, Observation, Spec, action_spec
+
+if TYPE_CHECKING:  # portfolio.py imports this file
+    from tradax.envs.portfolio import Portfolio, PortfolioParams
+
+_ITERATIONS = 1_000
+_BLOCK = 2_048
+
+
+class Rule(Policy):
+    """Base: an action from the row and the account."""
+
+    spec: Spec = eqx.field(static=True)
+
+    def act(self, obs: jax.Array, key: jax.Array | None = None) -> jax.Array:
+        """Args: obs [..., D]. Returns: [..., A]; the key is not used."""
+        obs = jnp.asarray(obs, jnp.float32)
+        return self.choose(self.row_of(obs), obs[..., self.spec.market :])
+
+    def actor(self, *, sample: bool = False) -> RuleActor:
+        return RuleActor(self)
+
+    def choose(self, row: jax.Array, account: jax.Array) -> jax.Array:
+        """Args: row [...], account [..., n + 1]. Returns: [..., A]."""
+        raise NotImplementedError
+
+    def row_of(self, obs: jax.Array) -> jax.Array:
+        """The row that a flat observation [..., D] shows, for rules that need one."""
+        return jnp.zeros(obs.shape[:-1], jnp.int32)
+
+
+class RuleActor(Actor):
+    policy: Rule
+
+    def __call__(self, obs: Observation, memory, key: jax.Array):
+        if isinstance(obs, Factored):
+            return self.policy.choose(obs.row, obs.account), memory, ()
+        return self.policy.act(obs), memory, ()
+
+
+class Constant(Rule):
+    """The same target weights on every bar, traded back to whenever prices have moved."""
+
+    action: jax.Array
+    """[A]"""
+
+    def choose(self, row, account):
+        return jnp.broadcast_to(self.action, (*row.shape, *self.action.shape))
+
+
+class BuyAndHold(Rule):
+    """Equal weights from all cash, then whatever prices make of them."""
+
+    params: PortfolioParams
+    env: Portfolio = eqx.field(static=True)
+
+    def choose(self, row, account):
+        weights = account[..., :-1]
+        equal = jnp.full_like(weights, 1.0 / self.env.n_assets)
+        in_cash = jnp.abs(weights).sum(-1, keepdims=True) < 1e-3
+        return self.env.actions(jnp.where(in_cash, equal, weights), self.params)
+
+
+class Lookup(Rule):
+    """Target weights that were computed for every row.
+
+    Where an observation is flat its row is found by its features; of rows with equal features
+    the first is taken.
+    """
+
+    actions: jax.Array
+    """[T, A]"""
+    table: jax.Array
+    """[T, F]"""
+
+    def choose(self, row, account):
+        return self.actions[row]
+
+    def row_of(self, obs):
+        same = jnp.all(obs[..., None, : self.spec.market] == self.table, axis=-1)
+        return jnp.argmax(same, axis=-1).astype(jnp.int32)
+
+
+def baselines(env: Portfolio, params: PortfolioParams, window: int = 60) -> dict[str, Rule]:
+    """Equal weight, buy-and-hold, minimum variance and mean-variance, by name."""
+    return {
+        "equal_weight": equal_weight(env, params),
+        "buy_and_hold": buy_and_hold(env, params),
+        "minimum_variance": minimum_variance(env, params, window),
+        "mean_variance": mean_variance(env, params, window),
+    }
+
+
+def equal_weight(env: Portfolio, params: PortfolioParams) -> Constant:
+    """1/n of every asset on every bar (DeMiguel, Garlappi and Uppal 2009)."""
+    return constant(env, params, np.full(env.n_assets, 1.0 / env.n_assets))
+
+
+def buy_and_hold(env: Portfolio, params: PortfolioParams) -> BuyAndHold:
+    """1/n of every asset once. With `long_short` and drift, gross exposure stays below `gross`."""
+    return BuyAndHold(spec=_spec(env, params), params=params, env=env)
+
+
+def merton(env: Portfolio, params: PortfolioParams, *, mu, r, sigma) -> Constant:
+    """Merton's (1969) constant weights for logarithmic utility, Sigma^-1 (mu - r).
+
+    Args:
+        mu: drift, a number or [n].
+        r: interest.
+        sigma: volatility, a number or [n] for independent assets, or the covariance [n, n].
+
+    All in one unit of time. Weights that actions cannot ask for become the nearest that they can.
+    """
+    n = env.n_assets
+    sigma = np.asarray(sigma, float)
+    covariance = sigma if sigma.ndim == 2 else np.diag(np.broadcast_to(sigma, n) ** 2)
+    excess = np.broadcast_to(np.asarray(mu, float) - r, n)
+    weights = np.linalg.solve(covariance, excess)
+    if not env.long_short:
+        weights = project_to_simplex(np.append(weights, 1.0 - weights.sum())[None])[0, :-1]
+    return constant(env, params, weights)
+
+
+def constant(env: Portfolio, params: PortfolioParams, weights: np.ndarray) -> Constant:
+    """The same target weights [n] on every bar."""
+    action = env.actions(jnp.asarray(weights, jnp.float32), params)
+    return Constant(spec=_spec(env, params), action=action)
+
+
+def minimum_variance(env: Portfolio, params: PortfolioParams, window: int = 60) -> Lookup:
+    """min w' S w over w >= 0, sum w = 1; S the covariance of the last `window` bars' returns.
+
+    Equal weights until there are so many, and in rows that an episode cannot visit.
+    """
+    covariance, _ = _moments(params, window)
+    weights = _quadratic(covariance, np.zeros(covariance.shape[:2]))
+    return _lookup(env, params, weights, window)
+
+
+def mean_variance(
+    env: Portfolio, params: PortfolioParams, window: int = 60, risk_aversion: float = 1.0
+) -> Lookup:
+    """max w' (m - r) - risk_aversion / 2 w' S w over w >= 0, sum w <= 1; the rest is cash.
+
+    m, S: mean and covariance of the last `window` bars' returns (Markowitz 1952). With
+    risk_aversion 1 this is, in small steps, the largest log growth. Equal weights where
+    `minimum_variance` has them.
+    """
+    covariance, mean = _moments(params, window)
+    n = mean.shape[1]
+    # Cash is an asset more, without variance and without excess return.
+    quadratic = np.zeros((len(mean), n + 1, n + 1))
+    quadratic[:, :n, :n] = risk_aversion * covariance
+    linear = np.zeros((len(mean), n + 1))
+    linear[:, :n] = mean - float(params.cash_rate)
+    return _lookup(env, params, _quadratic(quadratic, linear)[:, :n], window)
+
+
+def project_to_simplex(points: np.ndarray) -> np.ndarray:
+    """The nearest w >= 0, sum w = 1 of every row of [N, n] (Duchi et al. 2008, figure 1)."""
+    ordered = -np.sort(-points, axis=1)
+    excess = np.cumsum(ordered, axis=1) - 1.0
+    count = np.arange(1, points.shape[1] + 1)
+    kept = (ordered - excess / count > 0).sum(axis=1)
+    shift = np.take_along_axis(excess, kept[:, None] - 1, axis=1) / kept[:, None]
+    return np.maximum(points - shift, 0.0)
+
+
+def _quadratic(quadratic: np.ndarray, linear: np.ndarray) -> np.ndarray:
+    """max linear' w - w' Q w / 2 on the simplex, for [N, n, n] and [N, n] at once.
+
+    Accelerated projected gradient ascent (Beck and Teboulle 2009), started anew where a step
+    turned back (O'Donoghue and Candes 2015).
+    """
+    largest = np.linalg.eigvalsh(quadratic)[:, -1:]
+    step = 1.0 / np.maximum(largest, 1e-12)
+    weights = np.full(linear.shape, 1.0 / linear.shape[1])
+    ahead, pace = weights, np.ones_like(step)
+    for _ in range(_ITERATIONS):
+        gradient = linear - np.matmul(quadratic, ahead[..., None])[..., 0]
+        moved = project_to_simplex(ahead + step * gradient)
+        turned = np.sum((ahead - moved) * (moved - weights), axis=1, keepdims=True) > 0
+        faster = np.where(turned, 1.0, (1.0 + np.sqrt(1.0 + 4.0 * pace**2)) / 2.0)
+        push = np.where(turned, 0.0, (pace - 1.0) / faster)
+        ahead = moved + push * (moved - weights)
+        still = np.abs(moved - weights).max() < 1e-9 and np.abs(ahead - moved).max() < 1e-9
+        weights, pace = moved, faster
+        if still:
+            break
+    return weights
+
+
+def _moments(params: PortfolioParams, window: int) -> tuple[np.ndarray, np.ndarray]:
+    """Covariance [N, n, n] and mean [N, n] of the returns of bars t - window + 1 to t, for t from
+    `_first`, the first row that may be visited and has so many before it, to `params.last_row`."""
+    if window < 2:
+        raise ConfigError(f"the window is {window} bars; a covariance needs at least 2")
+    moves = np.asarray(params.moves, float)
+    returns = (1.0 + moves[:, 0]) * (1.0 + moves[:, 1]) - 1.0  # row t: of bar t + 1
+    rows, n = returns.shape
+    if rows <= window:
+        raise ConfigError(f"a window of {window} bars needs more than {rows} of them; take less")
+    begin, end = _first(params, window), int(params.last_row) + 1
+    covariance = np.empty((max(end - begin, 0), n, n))
+    mean = np.empty((max(end - begin, 0), n))
+    for first in range(begin, end, _BLOCK):
+        bars = np.arange(first, min(first + _BLOCK, end))
+        seen = returns[bars[:, None] - np.arange(window, 0, -1)]  # [B, W, n]
+        centred = seen - seen.mean(axis=1, keepdims=True)
+        mean[bars - begin] = seen.mean(axis=1)
+        covariance[bars - begin] = np.matmul(centred.transpose(0, 2, 1), centred) / (window - 1)
+    return covariance, mean
+
+
+def _first(params: PortfolioParams, window: int) -> int:
+    return max(int(params.first_row), window)
+
+
+def _lookup(env: Portfolio, params: PortfolioParams, weights: np.ndarray, window: int) -> Lookup:
+    every_row = np.full((len(params.table), env.n_assets), 1.0 / env.n_assets, np.float32)
+    first = _first(params, window)
+    every_row[first : first + len(weights)] = weights
+    return Lookup(
+        spec=_spec(env, params),
+        actions=env.actions(jnp.asarray(every_row), params),
+        table=params.table,
+    )
+
+
+def _spec(env: Portfolio, params: PortfolioParams) -> Spec:
+    space = action_spec(env.action_space(params))
+    return Spec(params.table.shape[-1], env.account_size(params), space)
