@@ -82,6 +82,7 @@ def test_data_check_prints_all_problems_of_a_file_at_once(tmp_path, capsys):
         (["train", "--data", "sp50"], "did you mean sp500"),
         (["train", "--data", "synthetic:gbn"], "no process 'gbn'; did you mean gbm"),
         (["train", "--env", "execution", "--data", "sp500"], "takes no data"),
+        (["train", "--env", "portfolio", "--shared-policy"], "leave out shared_policy"),
         (["train", "--ppo.gamma", "1.5", "--out", "x"], "ppo.gamma is 1.5; it must be at most 1"),
         (["train", "--ppo.minibatches", "3"], "do not divide into 3 minibatches"),
         (["train", "--trading.leverage", "0"], "trading.leverage is 0.0; it must be above 0"),

@@ -85,6 +85,30 @@ def test_one_policy_for_all_symbols(tmp_path):
     assert (result.run_dir / "policy.zip").exists()
 
 
+def test_a_portfolio_holds_all_symbols_with_one_policy_and_one_report(tmp_path):
+    data = "synthetic:gbm,bars=400,assets=2,seed=3"
+    result = tradax.train(env="portfolio", data=data, out=tmp_path / "run", **FAST)
+    assert list(result.policies) == ["GBM1+GBM2"]
+    assert result.policy.spec.action.size == 3
+    assert set(result.summary["strategies"]) >= {"policy", "buy_and_hold", "cash", "equal_weight"}
+    assert [p.parent for p in result.run_dir.glob("**/report.html")] == [result.run_dir]
+    assert "<h3>Weights</h3>" in (result.run_dir / "report.html").read_text()
+    again = experiment.retest(result.run_dir, skip_posterior=True, write=False)
+    assert again["strategies"] == result.summary["strategies"]
+    with pytest.raises(ConfigError, match="portfolio holds all symbols at once, with one policy"):
+        tradax.train(env="portfolio", data=data, shared_policy=True, out=tmp_path / "b", **FAST)
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_portfolio_may_be_of_one_symbol():
+    data = "synthetic:gbm,bars=400"
+    request = experiment.Request(algorithm="ppo", env="portfolio", data=data, total_timesteps=1)
+    task = experiment.prepare(request)
+    assert task.members is None
+    assert [[market.symbol for market in held] for held in task.markets] == [["GBM"]]
+    assert task.source.spec.action.size == 2
+
+
 def frame(rows=300, seed=0):
     rng = np.random.default_rng(seed)
     close = 50 * np.exp(np.cumsum(0.01 * rng.normal(size=rows)))

@@ -17,6 +17,7 @@ from tradax.data.splits import Span
 from tradax.envs import _portfolio_baselines, discrete_trading, portfolio, trading
 from tradax.envs._baselines import Plan
 from tradax.errors import ConfigError, DataError
+from tradax.evaluation import backtest as evaluation
 from tradax.evaluation.scoring import evaluate
 from tradax.rollout import jax_source
 from tradax.spaces import Factored
@@ -342,7 +343,7 @@ def test_prices_after_t_change_nothing_up_to_t(seed, t, options):
     b = tuple(map(splice, a, others))
     turbulent = {"turbulence": True, "turbulence_window": 8, "turbulence_threshold": 1.5}
     made = [make(m, **options, **turbulent) for m in (a, b)]
-    np.testing.assert_array_equal(*(env.market_table(p)[: t + 1] for env, p in made))
+    np.testing.assert_array_equal(*(np.asarray(p.table)[: t + 1] for _, p in made))
     actions = np.random.default_rng(seed).normal(0, 2, (39, made[0][0].num_actions))
     plan = Plan(jnp.asarray(actions, jnp.float32))
     ours, changed = (follow(env, p, plan) for env, p in made)
@@ -351,7 +352,9 @@ def test_prices_after_t_change_nothing_up_to_t(seed, t, options):
         np.testing.assert_array_equal(ours[name][:t], changed[name][:t], err_msg=name)
     for name in ("minimum_variance", "mean_variance"):
         rules = [getattr(_portfolio_baselines, name)(env, p, 5) for env, p in made]
-        np.testing.assert_allclose(*(r.actions[: t + 1] for r in rules), rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(
+            *(np.asarray(r.actions)[: t + 1] for r in rules), rtol=1e-5, atol=1e-5
+        )
 
 
 # --- turbulence
@@ -496,6 +499,41 @@ def test_baselines_by_what_they_hold():
         tol=1e-14,
     )
     np.testing.assert_allclose(held["mean_variance"]["target"][t], best.x, atol=1e-3)
+
+
+def test_a_backtest_shows_weights_beside_rivals_at_the_same_costs():
+    markets = random_markets(12, n=3, rows=160)
+    env, params = portfolio.make(portfolio.Config(), markets, Span(0, 99))
+    rule = _portfolio_baselines.constant(env, params, np.array([0.5, 0.2, 0.1]))
+    span = Span(100, 159)
+    result = evaluation.backtest(rule, portfolio, env, params, markets, span)
+    assert (result.symbol, result.assets) == ("S0+S1+S2", ("S0", "S1", "S2"))
+    curve, hold, cash = result.policy, *(result.baselines[n] for n in ("buy_and_hold", "cash"))
+    assert set(result.baselines) >= {"equal_weight", "minimum_variance", "mean_variance", "random"}
+
+    close = np.stack([m.close[100:] for m in markets], 1)
+    opened = tuple(m._replace(open=m.open[100:], close=m.close[100:]) for m in markets)
+    targets = exact_weights(curve.actions, long_short=False)
+    np.testing.assert_allclose(targets, np.tile([0.5, 0.2, 0.1], (59, 1)), rtol=1e-6)
+    worth, cost, _ = backtest(opened, targets, "next_open", 6e-4, 0.0, 0.0)
+    np.testing.assert_allclose(curve.net_worth[1:], worth, rtol=1e-6)
+    assert curve.metrics.costs == pytest.approx(cost.sum(), rel=1e-4)
+    assert result.gross.net_worth[-1] > curve.net_worth[-1]
+    assert curve.weights is not None
+    assert curve.weights.sum(1).mean() == pytest.approx(0.8, abs=0.01)
+    np.testing.assert_allclose(curve.price, (close / close[0]).mean(1))
+    invested = curve.net_worth[1:] * curve.weights.sum(1)
+    np.testing.assert_allclose(curve.shares * curve.price[1:], invested, rtol=1e-12)
+    assert (curve.change == 0).all()
+
+    # What rounding leaves of nothing is neither an order nor a position.
+    assert (curve.metrics.trades, curve.metrics.exposure) == (59, 1.0)
+    assert (hold.metrics.trades, hold.metrics.exposure) == (1, 1.0)
+    assert (cash.metrics.trades, cash.metrics.exposure) == (0, 0.0)
+    assert cash.net_worth[-1] == pytest.approx(100_000, rel=1e-5)
+    filled = np.array([m.open[101] for m in markets])
+    growth = np.sum(close[-1] / close[0]) / np.sum(filled / close[0]) / (1 + 6e-4)
+    assert hold.net_worth[-1] == pytest.approx(100_000 * growth, rel=1e-5)
 
 
 def test_merton_holds_excess_drift_over_variance():

@@ -194,6 +194,35 @@ def test_plotly_knows_every_option_of_the_charts():
         Figure(data=chart.data, layout=chart.layout)  # raises for options that do not exist
 
 
+@pytest.mark.parametrize("short", [False, True])
+@pytest.mark.parametrize("n", [1, 12])
+def test_weights_of_a_portfolio_are_stacked_to_what_is_invested(n, short):
+    from plotly.graph_objects import Figure
+
+    one = report().backtest
+    rng = np.random.default_rng(0)
+    weights = rng.dirichlet(np.ones(n + 1), len(one.policy.shares))[:, :n]
+    if short:
+        weights *= rng.choice([-1.0, 1.0], weights.shape)
+    policy = dataclasses.replace(one.policy, weights=weights)
+    assets = (EVIL, *(f"S{i}" for i in range(1, n)))
+    backtest = dataclasses.replace(one, policy=policy, assets=assets)
+    chart = market_charts(backtest)[2]
+    Figure(data=chart.data, layout=chart.layout)
+    assert EVIL not in json.dumps(chart.data)
+    assert len({trace["name"] for trace in chart.data}) <= 9
+    stacked = [t for t in chart.data if "stackgroup" in t and t["name"] != "Cash"]
+    total = np.sum([t["y"] for t in stacked], axis=0)
+    np.testing.assert_allclose(total[1:], weights.sum(1), atol=1e-6)
+    assert ("Net" in chart.data[-1]["name"]) == short
+    verdict = assess(backtest, periods_per_year=252.0, replications=50)
+    assert ("one set of assets" in " ".join(verdict.caveats)) == (n > 1)
+    assert ("equal parts of all assets" in " ".join(verdict.sentences)) == (n > 1)
+    page = render(report(backtest=backtest, verdict=verdict))
+    assert "<h3>Weights</h3>" in page
+    assert "<script>alert" not in page
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH to open the page with")
 def test_page_draws_every_chart_in_a_browser_without_a_request(tmp_path):
     write_report(tmp_path / "report.html", report())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 import equinox as eqx
@@ -136,7 +137,7 @@ def merton(env: Portfolio, params: PortfolioParams, *, mu, r, sigma) -> Constant
 
 def constant(env: Portfolio, params: PortfolioParams, weights: np.ndarray) -> Constant:
     """The same target weights [n] on every bar."""
-    action = env.actions(jnp.asarray(weights, jnp.float32), params)
+    action = _actions(env, jnp.asarray(weights, jnp.float32), params)
     return Constant(spec=_spec(env, params), action=action)
 
 
@@ -235,9 +236,14 @@ def _lookup(env: Portfolio, params: PortfolioParams, weights: np.ndarray, window
     every_row[first : first + len(weights)] = weights
     return Lookup(
         spec=_spec(env, params),
-        actions=env.actions(jnp.asarray(every_row), params),
+        actions=_actions(env, jnp.asarray(every_row), params),
         table=params.table,
     )
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _actions(env: Portfolio, weights: jax.Array, params: PortfolioParams) -> jax.Array:
+    return env.actions(weights, params)
 
 
 def _spec(env: Portfolio, params: PortfolioParams) -> Spec:

@@ -240,7 +240,7 @@ def _weights(backtest: Backtest, rows: np.ndarray) -> Chart:
     ]
     if rest := len(order) - len(named):
         areas.append((f"{rest} others", held[:, order[len(named) :]], "#999999"))
-    short = -np.minimum(curve.weights, 0.0).sum(axis=1).mean()
+    short = np.maximum(-curve.weights, 0.0).sum(axis=1).mean()
     if short == 0.0:
         areas.append(("Cash", 1.0 - held.sum(axis=1, keepdims=True), GRID))
     data = []
