@@ -7,10 +7,14 @@ from scipy import stats
 from tradax.errors import ConfigError
 from tradax.optimise import (
     all_finite,
+    backtrack,
     check_minibatches,
+    conjugate_gradient,
+    descend,
     linear_anneal,
     minibatch_epochs,
     permutation,
+    rmsprop,
 )
 
 
@@ -71,3 +75,36 @@ def test_all_finite_sees_one_nan_in_a_tree():
     tree = {"a": jnp.ones(3), "n": jnp.arange(3)}
     assert bool(all_finite(tree))
     assert not bool(all_finite({**tree, "b": jnp.array([0.0, jnp.nan])}))
+
+
+def test_conjugate_gradients_solve_a_linear_system():
+    rng = np.random.default_rng(0)
+    root = rng.normal(size=(8, 8))
+    matrix, b = jnp.asarray(root @ root.T + np.eye(8)), jnp.asarray(rng.normal(size=8))
+    x, residual = conjugate_gradient(lambda v: matrix @ v, b, iterations=50)
+    np.testing.assert_allclose(x, np.linalg.solve(matrix, b), atol=1e-4)
+    assert float(residual) < 1e-10
+    _, residual = conjugate_gradient(lambda v: matrix @ v, b, iterations=2)
+    assert float(residual) > 1e-3
+    x, _ = conjugate_gradient(lambda v: matrix @ v, jnp.zeros(8), iterations=5)
+    assert not x.any()  # and no division by 0
+
+
+def test_backtracking_takes_the_first_size_that_is_accepted():
+    size, tried = backtrack(lambda s: s < 0.5, shrink=0.8, steps=10)
+    assert float(size) == pytest.approx(0.8**4)
+    assert int(tried) == 5
+    size, tried = backtrack(lambda s: s < 0.0, shrink=0.8, steps=10)
+    assert float(size) == 0.0
+    assert int(tried) == 10
+    assert float(backtrack(lambda s: s > 0, shrink=0.8, steps=10)[0]) == 1.0
+
+
+def test_rmsprop_by_hand():
+    optimiser = rmsprop(0.1, max_grad_norm=100.0)
+    x = jnp.array([1.0])
+    x, state = descend(optimiser, jnp.array([2.0]), optimiser.init(x), x)
+    assert float(x[0]) == pytest.approx(1 - 0.1 * 2 / np.sqrt(0.01 * 4 + 1e-5), abs=1e-6)
+    square = 0.99 * 0.04 + 0.01 * 9
+    moved, _ = descend(optimiser, jnp.array([3.0]), state, x)
+    assert float(moved[0] - x[0]) == pytest.approx(-0.3 / np.sqrt(square + 1e-5), rel=1e-5)

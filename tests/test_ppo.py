@@ -100,9 +100,9 @@ def test_the_kl_weight_doubles_and_halves():
     config = dataclasses.replace(SMALL, objective="kl", kl_coefficient=1.0)
     algorithm = ppo.make(config, source.spec, jnp.float32(10))
     weight = jnp.float32(1.0)
-    assert float(algorithm._adapted_kl_weight(weight, jnp.float32(0.02))) == 2.0
-    assert float(algorithm._adapted_kl_weight(weight, jnp.float32(0.001))) == 0.5
-    assert float(algorithm._adapted_kl_weight(weight, jnp.float32(0.01))) == 1.0
+    assert float(algorithm._adapted(weight, jnp.float32(0.02))) == 2.0
+    assert float(algorithm._adapted(weight, jnp.float32(0.001))) == 0.5
+    assert float(algorithm._adapted(weight, jnp.float32(0.01))) == 1.0
 
 
 def test_seeds_side_by_side_equal_single_runs():

@@ -5,7 +5,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tradax.returns import explained_variance, gae, standardise
+from tradax.returns import (
+    effective_sample_size,
+    explained_variance,
+    gae,
+    importance_weight,
+    n_step_return,
+    per_decision_weight,
+    reward_to_go,
+    standardise,
+    td_lambda,
+    total_return,
+)
 
 
 def column(*values):
@@ -65,3 +76,99 @@ def test_equal_numbers_standardise_to_zeros():
     x = standardise(jnp.arange(10.0))
     assert float(x.mean()) == pytest.approx(0, abs=1e-6)
     assert float(x.std()) == pytest.approx(1, abs=1e-5)
+
+
+def test_returns_by_hand():
+    reward, done = column(1, 2, 3, 4), column(0, 1, 0, 0).astype(bool)
+    to_go = reward_to_go(reward, done, gamma=0.5)
+    np.testing.assert_allclose(to_go[:, 0], [1 + 0.5 * 2, 2, 3 + 0.5 * 4, 4])
+    after = column(9, 10, 9, 20)  # only those at the ends count
+    to_go = reward_to_go(reward, done, gamma=0.5, after=after)
+    np.testing.assert_allclose(to_go[:, 0], [1 + 0.5 * 7, 2 + 5, 3 + 0.5 * 14, 4 + 10])
+    weighted = reward_to_go(reward, done, gamma=0.5, weight=column(7, 3, 7, 2))
+    np.testing.assert_allclose(weighted[:, 0], [1 + 0.5 * 3 * 2, 2, 3 + 0.5 * 2 * 4, 4])
+    total = total_return(reward, done, gamma=0.5)
+    np.testing.assert_allclose(total[:, 0], [2, 2, 5, 5])
+
+
+def test_n_step_returns_by_hand():
+    reward, value = column(1, 2, 3, 4), column(10, 20, 30, 40)
+    done = column(0, 0, 1, 0).astype(bool)
+    for terminated, third in ((done, 3.0), (jnp.zeros_like(done), 3 + 15.0)):
+        two = n_step_return(reward, value, terminated, done, gamma=0.5, n=2)
+        expected = [1 + 0.5 * (2 + 0.5 * 20), 2 + 0.5 * third, third, 4 + 20]
+        np.testing.assert_allclose(two[:, 0], expected)
+    one = n_step_return(reward, value, done, done, gamma=0.5, n=1)
+    np.testing.assert_allclose(one[:, 0], [6, 12, 3, 24])
+    # So many steps that only the ends are left: reward-to-go with a value behind it.
+    after = jnp.where(done, 0.0, value)
+    np.testing.assert_allclose(
+        n_step_return(reward, value, done, done, gamma=0.5, n=9),
+        reward_to_go(reward, done, gamma=0.5, after=after),
+    )
+
+
+def test_lambda_0_is_the_td_error_and_1_the_monte_carlo_advantage():
+    rng = np.random.default_rng(0)
+    reward, value, following = (jnp.asarray(rng.normal(size=(20, 3))) for _ in range(3))
+    done = jnp.asarray(rng.random((20, 3)) < 0.2)
+    # Values of next observations are those of the next row, but where an episode ends.
+    following = jnp.where(done, following, jnp.concatenate([value[1:], following[-1:]]))
+    terminated = done & jnp.asarray(rng.random((20, 3)) < 0.5)
+    arguments = (reward, value, following, terminated, done)
+    after = jnp.where(terminated, 0.0, following)
+    np.testing.assert_allclose(
+        gae(*arguments, gamma=0.9, lam=0.0), reward + 0.9 * after - value, atol=1e-6
+    )
+    monte_carlo = reward_to_go(reward, done, gamma=0.9, after=after)
+    np.testing.assert_allclose(gae(*arguments, gamma=0.9, lam=1.0), monte_carlo - value, atol=1e-5)
+    np.testing.assert_allclose(td_lambda(*arguments, gamma=0.9, lam=1.0), monte_carlo, atol=1e-5)
+
+
+def test_importance_weights():
+    log = np.log
+    weight = importance_weight(log(column(0.5, 0.9, 1e-9)), log(column(0.25, 0.1, 0.5)), clip=3.0)
+    np.testing.assert_allclose(weight[:, 0], [2.0, 3.0, 0.0], atol=1e-6)
+    assert np.isfinite(importance_weight(jnp.float32(0), jnp.float32(-1e4), clip=2.0))
+    product = per_decision_weight(column(2, 3, 5, 7), column(0, 1, 0, 0).astype(bool))
+    np.testing.assert_allclose(product[:, 0], [2, 6, 5, 35])
+    assert float(effective_sample_size(jnp.ones(10))) == pytest.approx(10)
+    assert float(effective_sample_size(jnp.array([1.0, 0, 0, 0]))) == pytest.approx(1)
+    # Weights of 1 change nothing.
+    arguments = (column(1, 2, 3), column(1, 2, 3), column(2, 3, 9))
+    ends = (column(0, 0, 1).astype(bool),) * 2
+    plain = gae(*arguments, *ends, gamma=0.5, lam=0.5)
+    np.testing.assert_allclose(
+        gae(*arguments, *ends, gamma=0.5, lam=0.5, weight=column(1, 1, 1)), plain
+    )
+    # delta = (1, 1.5, 0); the second counts as often as its action would have been taken.
+    weighted = gae(*arguments, *ends, gamma=0.5, lam=0.5, weight=column(5, 2, 1))
+    np.testing.assert_allclose(weighted[:, 0], [1 + 0.25 * 2 * 1.5, 1.5, 0.0])
+
+
+def test_the_three_step_game():
+    reward, done = column(1, 0, 1), column(0, 0, 1).astype(bool)
+    assert reward_to_go(reward, done, gamma=1.0)[:, 0].tolist() == [2, 1, 1]
+
+    def gradient(actions, rewards, credit):
+        # log P(move) = log theta, log P(stay) = log(1 - theta), at theta = 1/2
+        credit = credit(column(*rewards), done, gamma=1.0)[:, 0]
+        actions = jnp.array(actions)
+
+        def surrogate(theta):
+            chance = jnp.where(actions == 1, theta, 1.0 - theta)
+            return jnp.log(chance) * credit
+
+        return jax.jacobian(surrogate)(0.5)
+
+    assert gradient([1, 0, 0], [0, 0, 1], reward_to_go).sum() == -2
+    steps = gradient([0, 1, 0], [1, 0, 1], reward_to_go)
+    assert steps.sum() == -4
+    assert steps[1] + steps[2] == 0
+    assert gradient([0, 1, 0], [1, 0, 1], total_return).sum() == -4
+
+
+def test_weighted_standardising_counts_only_what_has_weight():
+    x, weight = jnp.array([1.0, 2.0, 3.0, 100.0]), jnp.array([2.0, 2.0, 2.0, 0.0])
+    found = standardise(x, weight)
+    np.testing.assert_allclose(found[:3], standardise(x[:3]), atol=1e-6)

@@ -262,7 +262,10 @@ def describe(path: Path, name: str = "Config") -> tuple[str, list[Field]] | None
         assert value is not None, f"{path}: {statement.target.id} needs a literal default"
         kind = _kind(statement.annotation)
         fields.append(Field(statement.target.id, kind, ast.literal_eval(value), doc))
-    return " ".join((ast.get_docstring(node) or "").split()), fields
+    # A field that is declared again keeps its place, and takes the later default and text.
+    return " ".join((ast.get_docstring(node) or "").split()), list(
+        {field.name: field for field in fields}.values()
+    )
 
 
 def _kind(node: ast.expr) -> Any:

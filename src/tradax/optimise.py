@@ -83,6 +83,72 @@ def adam(learning_rate: Any, *, max_grad_norm: Any) -> optax.GradientTransformat
     )
 
 
+def rmsprop(learning_rate: Any, *, max_grad_norm: Any) -> optax.GradientTransformation:
+    """RMSprop (decay 0.99, epsilon 1e-5 in the root) after clipping by global norm."""
+    return optax.chain(
+        optax.clip_by_global_norm(max_grad_norm),
+        optax.rmsprop(learning_rate, decay=0.99, eps=1e-5, eps_in_sqrt=True),
+    )
+
+
+def descend(
+    optimiser: optax.GradientTransformation, gradient: Any, opt_state: Any, parameters: Any
+) -> tuple[Any, Any]:
+    """One step of an optimiser. Returns: parameters, state of the optimiser."""
+    step, opt_state = optimiser.update(gradient, opt_state, parameters)
+    return optax.apply_updates(parameters, step), opt_state
+
+
+def conjugate_gradient(
+    product: Callable[[jax.Array], jax.Array],
+    b: jax.Array,
+    *,
+    iterations: int,
+    tolerance: float = 1e-10,
+) -> tuple[jax.Array, jax.Array]:
+    """Solve A x = b for a positive definite A that is known by its products A v.
+
+    Args:
+        tolerance: stop where the squared residual is below.
+
+    Returns: x, squared norm of the residual b - A x.
+    """
+
+    def one(state):
+        x, residual, direction, square, i = state
+        curved = product(direction)
+        size = square / jnp.dot(direction, curved)
+        x, residual = x + size * direction, residual - size * curved
+        new_square = jnp.dot(residual, residual)
+        direction = residual + new_square / square * direction
+        return x, residual, direction, new_square, i + 1
+
+    state = (jnp.zeros_like(b), b, b, jnp.dot(b, b), 0)
+    x, _, _, square, _ = jax.lax.while_loop(
+        lambda s: (s[3] > tolerance) & (s[4] < iterations), one, state
+    )
+    return x, square
+
+
+def backtrack(
+    accepted: Callable[[jax.Array], jax.Array], *, shrink: Any, steps: int
+) -> tuple[jax.Array, jax.Array]:
+    """The first of 1, shrink, shrink^2, ... that is accepted, or 0 after `steps` that were not.
+
+    Returns: size, number of sizes tried.
+    """
+
+    def try_one(state):
+        size, tried, _ = state
+        size = jnp.where(tried == 0, 1.0, size * shrink)
+        return size, tried + 1, accepted(size)
+
+    size, tried, found = jax.lax.while_loop(
+        lambda s: ~s[2] & (s[1] < steps), try_one, (jnp.float32(1), jnp.int32(0), jnp.bool_(False))
+    )
+    return jnp.where(found, size, 0.0), tried
+
+
 def linear_anneal(
     start: Any, final_fraction: Any, done: jax.Array, horizon: jax.Array
 ) -> jax.Array:

@@ -97,6 +97,10 @@ class ActorCritic(eqx.Module):
             return outputs[..., :-1], outputs[..., -1]
         return outputs, self.critic(obs, table)[..., 0]
 
+    def outputs(self, obs: Observation, table: jax.Array | None = None) -> jax.Array:
+        """Parameters of the action distribution alone."""
+        return self.actor(obs, table) if self.critic is not None else self(obs, table)[0]
+
     def value(self, obs: Observation, table: jax.Array | None = None) -> jax.Array:
         if self.critic is None:
             return self(obs, table)[1]

@@ -38,6 +38,13 @@ class Experience(NamedTuple):
         return self.terminated | self.truncated
 
 
+class Logged(NamedTuple):
+    """`Experience.extras` of trajectories that another policy made."""
+
+    log_prob: jax.Array
+    """Of the action, under the policy that was logged."""
+
+
 class Finished(NamedTuple):
     """Sums over the episodes that ended while experience was collected."""
 

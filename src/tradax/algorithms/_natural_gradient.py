@@ -1,0 +1,154 @@
+"""The natural gradient: what NPG and TRPO share.
+
+The direction x solves F x = g, with g the gradient of the surrogate and F the Fisher matrix, which
+is the Hessian of the mean KL divergence from the policy before the update. F is known by its
+products with vectors, so x is found by conjugate gradients. The critic is fitted on its own.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+
+from tradax.algorithms import _policy_gradient
+from tradax.algorithms._policy_gradient import Batch, Learner, PolicyGradient
+from tradax.config import config, setting
+from tradax.optimise import (
+    adam,
+    check_minibatches,
+    conjugate_gradient,
+    descend,
+    minibatch_epochs,
+)
+from tradax.policies import ActorCritic, distribution, head_of
+
+
+@config
+class Config(_policy_gradient.Config):
+    """Options of the natural gradient and of the critic beside it."""
+
+    num_envs: int = setting(default=16, least=1)
+    """Environments stepped side by side."""
+    n_steps: int = setting(default=64, least=1)
+    """Steps of every environment between updates."""
+    target_kl: float = setting(default=0.01, above=0)
+    """Divergence of an update's policy from the one before, in nats."""
+    damping: float = setting(default=0.1, above=0)
+    """Multiple of the identity that is added to the Fisher matrix."""
+    cg_iterations: int = setting(default=15, least=1)
+    """Most conjugate-gradient steps."""
+    cg_tolerance: float = setting(default=1e-10, least=0)
+    """Squared residual at which conjugate gradients stop."""
+    fisher_samples: int = setting(default=1, least=1)
+    """The Fisher matrix is taken over every so many-th step only."""
+    learning_rate: float = setting(default=1e-3, above=0)
+    """Adam step size of the critic at the first update."""
+    critic_epochs: int = setting(default=10, least=1)
+    """Passes of the critic over the collected steps in one update."""
+    critic_minibatches: int = setting(default=8, least=1)
+    """Gradient steps of the critic in one pass; must divide num_envs x n_steps."""
+
+    def validate(self):
+        check_minibatches(self.n_steps, self.num_envs, self.critic_minibatches)
+
+
+class Direction(NamedTuple):
+    """Where the policy goes, as flat vectors."""
+
+    parameters: jax.Array
+    """Before the update."""
+    gradient: jax.Array
+    direction: jax.Array
+    """x, with (F + damping) x = gradient."""
+    curvature: jax.Array
+    """x' (F + damping) x"""
+    residual: jax.Array
+    """Squared, of the linear equations."""
+
+
+class NaturalGradient(PolicyGradient):
+    """Base of the algorithms that follow a natural gradient."""
+
+    def optimiser_state(self, network: ActorCritic):
+        return adam(0.0, max_grad_norm=1.0).init(network.critic)  # type: ignore[arg-type]
+
+    def surrogate(self, network: ActorCritic, batch: Batch, table, advantage) -> jax.Array:
+        """Mean of probability ratio times advantage."""
+        outputs = network.outputs(batch.obs, table)
+        actions = distribution(head_of(self.spec), outputs, network.log_std)
+        return batch.mean(jnp.exp(actions.log_prob(batch.action) - batch.log_prob) * advantage)
+
+    def divergence(self, old: ActorCritic, new: ActorCritic, batch: Batch, table) -> jax.Array:
+        """Mean KL(old || new) over the batch's observations."""
+        head = head_of(self.spec)
+        before = distribution(head, old.outputs(batch.obs, table), old.log_std)
+        after = distribution(head, new.outputs(batch.obs, table), new.log_std)
+        return batch.mean(jax.lax.stop_gradient(before).kl(after))  # type: ignore[arg-type]
+
+    def fisher(self, network: ActorCritic, batch: Batch, table):
+        """Flat parameters of the policy, and v -> (F + damping) v."""
+        c = self.config
+        flat, with_policy = flat_policy(network)
+        some = jax.tree.map(lambda x: x[:: c.fisher_samples], batch)
+
+        def kl(flat):
+            return self.divergence(network, with_policy(flat), some, table)
+
+        def product(vector):
+            return jax.jvp(jax.grad(kl), (flat,), (vector,))[1] + c.damping * vector
+
+        return flat, product
+
+    def direction(
+        self, network: ActorCritic, batch: Batch, table, advantage: jax.Array
+    ) -> Direction:
+        """Solve (F + damping) x = g."""
+        c = self.config
+        flat, product = self.fisher(network, batch, table)
+        _, with_policy = flat_policy(network)
+        gradient = jax.grad(
+            lambda flat: self.surrogate(with_policy(flat), batch, table, advantage)
+        )(flat)
+        solution, residual = conjugate_gradient(
+            product, gradient, iterations=c.cg_iterations, tolerance=c.cg_tolerance
+        )
+        return Direction(flat, gradient, solution, jnp.dot(solution, product(solution)), residual)
+
+    def fit_critic(self, learner: Learner, batch: Batch, table, key: jax.Array):
+        """The learner with its critic fitted to the value targets, and the last epoch's loss."""
+        c = self.config
+        optimiser = adam(self.learning_rate(learner), max_grad_norm=c.max_grad_norm)
+
+        def loss(critic, batch):
+            return 0.5 * batch.mean((critic(batch.obs, table)[..., 0] - batch.value_target) ** 2)
+
+        def update(carry, minibatch):
+            critic, opt_state = carry
+            value, gradient = jax.value_and_grad(loss)(critic, minibatch)
+            return descend(optimiser, gradient, opt_state, critic), value
+
+        (critic, opt_state), losses = minibatch_epochs(
+            update,
+            (learner.network.critic, learner.opt_state),
+            batch,
+            key,
+            epochs=c.critic_epochs,
+            minibatches=c.critic_minibatches,
+        )
+        network = ActorCritic(learner.network.actor, critic, learner.network.log_std)
+        return learner._replace(network=network, opt_state=opt_state), losses[-1].mean()
+
+
+def flat_policy(
+    network: ActorCritic,
+) -> tuple[jax.Array, Callable[[jax.Array], ActorCritic]]:
+    """The policy's parameters as one vector, and the network with others in their place."""
+    flat, unflatten = ravel_pytree((network.actor, network.log_std))
+
+    def with_policy(flat):
+        actor, log_std = unflatten(flat)
+        return ActorCritic(actor, network.critic, log_std)
+
+    return flat, with_policy

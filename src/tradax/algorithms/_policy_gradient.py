@@ -1,0 +1,322 @@
+"""What all policy gradients share: options, networks, statistics, credit, diagnostics.
+
+An update of any of them is
+
+    experience -> normalised -> Batch: advantages, value targets, weights -> improve
+
+and an algorithm's own file says how it improves. From logged trajectories (`Logged`) advantages
+and losses carry clipped importance weights, and the policy stays within a divergence of the one
+that was logged.
+"""
+
+import abc
+from typing import Any, Literal, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from tradax.config import config, setting
+from tradax.networks import RunningMoments, mlp
+from tradax.optimise import linear_anneal
+from tradax.policies import ActorCritic, NetworkPolicy, StochasticActor, distribution, head_of
+from tradax.protocols import Algorithm, Experience, Logged, Metrics, Source
+from tradax.returns import explained_variance, gae, importance_weight, standardise
+from tradax.spaces import Observation, Spec
+
+_HALVINGS = 10
+
+
+@config
+class Config:
+    """Options that all policy gradients share."""
+
+    num_envs: int = setting(default=64, least=1)
+    """Environments stepped side by side."""
+    n_steps: int = setting(default=64, least=1)
+    """Steps of every environment between updates."""
+    update_every: Literal["steps", "episodes"] = "steps"
+    """Update after n_steps, or after one episode of every environment, of n_steps at most."""
+    learning_rate: float = setting(default=1e-3, above=0)
+    """Step size of the optimiser at the first update."""
+    final_learning_rate_fraction: float = setting(default=0.0, least=0, most=1)
+    """What is left of the learning rate at the last update, annealed linearly. 1: constant."""
+    gamma: float = setting(default=0.99, least=0, most=1)
+    """Discount a step."""
+    gae_lambda: float = setting(default=0.95, least=0, most=1)
+    """Lambda of generalised advantage estimation: 0 the TD error, 1 the Monte Carlo return."""
+    max_grad_norm: float = setting(default=0.5, above=0)
+    """Gradients are scaled down to this global norm."""
+    normalize_advantages: bool = True
+    """Zero mean and unit variance of the advantages of a gradient step."""
+    normalize_observations: bool = True
+    """Running mean and variance of observations; markets bring their own normaliser."""
+    normalize_rewards: bool = True
+    """Divide rewards by the running standard deviation of the discounted return."""
+    reward_clip: float | None = setting(default=None, above=0)
+    """Clip (normalised) rewards to +- this before learning."""
+    hidden_sizes: tuple[int, ...] = setting(default=(64, 64), least=1)
+    """Width of each hidden layer."""
+    activation: Literal["tanh", "relu", "elu", "gelu", "silu"] = "tanh"
+    """Activation of hidden layers."""
+    initial_log_std: float = setting(default=0.0, least=-5, most=2)
+    """Log standard deviation of continuous actions at the start."""
+    importance_clip: float = setting(default=2.0, above=0)
+    """From logged data: largest importance weight of a step."""
+    behaviour_kl: float = setting(default=0.5, above=0)
+    """From logged data: largest divergence from the logged policy, in nats."""
+
+
+class Moments(NamedTuple):
+    """Running statistics of what is observed and earned."""
+
+    observations: RunningMoments | None
+    returns: RunningMoments | None
+    discounted_return: jax.Array
+    """Running discounted return [num_envs], of which `returns` keeps the variance."""
+
+
+class Learner(NamedTuple):
+    """Everything that is learned."""
+
+    network: ActorCritic
+    opt_state: Any
+    moments: Moments
+    own: Any
+    """What one algorithm keeps beside."""
+    updates: jax.Array
+
+
+class Batch(NamedTuple):
+    """What the losses need of each step; [T, B, ...], or [N, ...] once flat."""
+
+    obs: Observation
+    action: jax.Array
+    log_prob: jax.Array
+    """Of the policy before the update."""
+    value: jax.Array
+    advantage: jax.Array
+    value_target: jax.Array
+    weight: jax.Array | None
+    """Factor of each step in the losses, with mean 1 or so; None where all count alike."""
+
+    def flat(self) -> "Batch":
+        """Time and environments as one axis."""
+        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), self)
+
+    def mean(self, x: jax.Array) -> jax.Array:
+        """The mean over steps, weighted."""
+        return jnp.mean(x if self.weight is None else self.weight * x)
+
+    def standardised(self) -> jax.Array:
+        """Advantages with zero mean and unit variance; zeros where all are equal."""
+        return standardise(self.advantage, self.weight)
+
+
+class PolicyGradient(Algorithm):
+    """Base: collects, normalises, assigns credit; subclasses define how they improve."""
+
+    config: eqx.AbstractVar[Any]
+    spec: eqx.AbstractVar[Spec]
+    horizon: eqx.AbstractVar[jax.Array]
+
+    @abc.abstractmethod
+    def optimiser_state(self, network: ActorCritic) -> Any:
+        """`Learner.opt_state` at the start."""
+
+    @abc.abstractmethod
+    def improve(
+        self, learner: Learner, batch: Batch, table: jax.Array | None, key: jax.Array
+    ) -> tuple[Learner, Metrics]:
+        """One update of the networks from a batch [T, B, ...]."""
+
+    def own(self, network: ActorCritic) -> Any:
+        """`Learner.own` at the start."""
+        return ()
+
+    @property
+    def shared_network(self) -> bool:
+        """One network for policy and value instead of two."""
+        return False
+
+    def network(self, key: jax.Array) -> ActorCritic:
+        """Policy and value before the first update."""
+        c, spec = self.config, self.spec
+        actor_key, critic_key = jax.random.split(key)
+        # Small last weights make the first policy nearly uniform; values start at scale 1.
+        scale = (0.01,) * spec.action.size
+        if self.shared_network:
+            scale, sizes = (*scale, 1.0), spec.action.size + 1
+            critic = None
+        else:
+            sizes = spec.action.size
+            critic = mlp(critic_key, spec, c.hidden_sizes, 1, c.activation)
+        actor = mlp(actor_key, spec, c.hidden_sizes, sizes, c.activation, output_scale=scale)
+        log_std = None
+        if not spec.action.discrete:
+            log_std = jnp.full(spec.action.size, c.initial_log_std, jnp.float32)
+        return ActorCritic(actor, critic, log_std)
+
+    def init(self, key: jax.Array) -> Learner:
+        c, spec = self.config, self.spec
+        network = self.network(key)
+        flat = spec.market == 0
+        moments = Moments(
+            RunningMoments.create((spec.account,)) if flat and c.normalize_observations else None,
+            RunningMoments.create(()) if c.normalize_rewards else None,
+            jnp.zeros(c.num_envs),
+        )
+        state = self.optimiser_state(network)
+        return Learner(network, state, moments, self.own(network), jnp.int32(0))
+
+    def actor(self, learner: Learner) -> StochasticActor:
+        return StochasticActor(learner.network, learner.moments.observations, self.spec)
+
+    def policy(self, learner: Learner) -> NetworkPolicy:
+        return learner.network.policy(self.spec, learner.moments.observations)
+
+    @property
+    def steps_per_update(self) -> int:
+        return self.config.num_envs * self.config.n_steps
+
+    def collect(self, learner: Learner, source: Source, carry: Any, key: jax.Array):
+        actor = self.actor(learner)
+        if self.config.update_every == "episodes":
+            reset_key, key = jax.random.split(key)
+            carry = source.reset(reset_key, actor)
+        return source.collect(carry, actor, key, self.config.n_steps)
+
+    def learn(
+        self, learner: Learner, experience: Experience, key: jax.Array
+    ) -> tuple[Learner, Metrics]:
+        before = learner
+        learner, experience = self._normalize(learner, experience)
+        batch = self._batch(learner, experience)
+        learner, metrics = self.improve(learner, batch, experience.table, key)
+        if isinstance(experience.extras, Logged):
+            learner, bound = self._near_behaviour(before, learner, experience)
+            metrics |= bound
+        metrics["explained_variance"] = explained_variance(batch.value, batch.value_target)
+        return learner._replace(updates=learner.updates + 1), metrics
+
+    def value(self, learner: Learner, obs: Observation, table: jax.Array | None) -> jax.Array:
+        """Values [T, B] of observations as the statistics of `learner` scaled them."""
+        return learner.network.value(obs, table)
+
+    def advantage(self, experience: Experience, value, next_value, weight) -> jax.Array:
+        """Credit [T, B] of every action, over the value of its state.
+
+        Args:
+            next_value: of the true next observation.
+            weight: importance weights, from logged data.
+        """
+        return gae(
+            experience.reward,
+            value,
+            next_value,
+            experience.terminated,
+            experience.done,
+            gamma=self.config.gamma,
+            lam=self.config.gae_lambda,
+            weight=weight,
+        )
+
+    def diagnose(self, network: ActorCritic, batch: Batch, table: jax.Array | None) -> Metrics:
+        """Entropy of a policy, and its divergence from the one that collected the batch."""
+        outputs = network.outputs(batch.obs, table)
+        actions = distribution(head_of(self.spec), outputs, network.log_std)
+        log_ratio = actions.log_prob(batch.action) - batch.log_prob
+        return {
+            "entropy": batch.mean(actions.entropy()),
+            "kl": batch.mean(kl_estimate(log_ratio)),
+        }
+
+    def learning_rate(self, learner: Learner) -> jax.Array:
+        c = self.config
+        return linear_anneal(
+            c.learning_rate, c.final_learning_rate_fraction, learner.updates, self.horizon
+        )
+
+    def _batch(self, learner: Learner, experience: Experience) -> Batch:
+        table, noted = experience.table, experience.extras
+        weight = None
+        if isinstance(noted, Logged):
+            network = learner.network
+            outputs, value = network(experience.obs, table)
+            actions = distribution(head_of(self.spec), outputs, network.log_std)
+            log_prob = actions.log_prob(experience.action)
+            weight = importance_weight(log_prob, noted.log_prob, clip=self.config.importance_clip)
+        else:
+            log_prob, value = noted.log_prob, noted.value
+        next_value = self.value(learner, experience.next_obs, table)
+        advantage = self.advantage(experience, value, next_value, weight)
+        target = advantage + value if weight is None else weight * advantage + value
+        if self.config.update_every == "episodes":
+            ended = jnp.cumsum(experience.done, axis=0) - experience.done
+            first = (ended == 0).astype(jnp.float32)
+            first = first / first.mean()
+            weight = first if weight is None else weight * first
+        return Batch(experience.obs, experience.action, log_prob, value, advantage, target, weight)
+
+    def _normalize(self, learner: Learner, experience: Experience):
+        """Observations and rewards as the statistics of collection time scale them.
+
+        The statistics move on afterwards, so that the ratio of new to old policy starts at 1.
+        """
+        c = self.config
+        observations, returns, last = learner.moments
+        if observations is not None:
+            raw, following = experience.obs, experience.next_obs
+            assert isinstance(raw, jax.Array)
+            assert isinstance(following, jax.Array)
+            experience = experience._replace(
+                obs=observations(raw), next_obs=observations(following)
+            )
+            observations = observations.update(raw)
+        if returns is not None:
+
+            def accumulate(running, step):
+                reward, done = step
+                running = reward + c.gamma * running
+                return running * (1.0 - done), running
+
+            if c.update_every == "episodes":
+                last = jnp.zeros_like(last)
+            last, running = jax.lax.scan(accumulate, last, (experience.reward, experience.done))
+            returns = returns.update(running)
+            scaled = experience.reward / jnp.sqrt(returns.var + 1e-8)
+            experience = experience._replace(reward=scaled)
+        if c.reward_clip is not None:
+            clipped = jnp.clip(experience.reward, -c.reward_clip, c.reward_clip)
+            experience = experience._replace(reward=clipped)
+        return learner._replace(moments=Moments(observations, returns, last)), experience
+
+    def _near_behaviour(self, before: Learner, after: Learner, experience: Experience):
+        """Halve the step from `before` until the policy is within `behaviour_kl` of the log's."""
+        # The observations were scaled by the statistics of `before`.
+        old, new = before.network, after.network
+
+        def divergence(size):
+            network = jax.tree.map(lambda a, b: a + size * (b - a), old, new)
+            outputs = network.outputs(experience.obs, experience.table)
+            actions = distribution(head_of(self.spec), outputs, network.log_std)
+            log_ratio = actions.log_prob(experience.action) - experience.extras.log_prob
+            return jnp.mean(kl_estimate(log_ratio))
+
+        def halve(state):
+            size, _, halvings = state
+            size = jnp.where(halvings + 1 == _HALVINGS, 0.0, size / 2.0)
+            return size, divergence(size), halvings + 1
+
+        size, kl, _ = jax.lax.while_loop(
+            lambda s: (s[1] > self.config.behaviour_kl) & (s[2] < _HALVINGS),
+            halve,
+            (jnp.float32(1), divergence(1.0), 0),
+        )
+        network = jax.tree.map(lambda a, b: a + size * (b - a), old, new)
+        return after._replace(network=network), {"behaviour_kl": kl, "behaviour_step": size}
+
+
+def kl_estimate(log_ratio: jax.Array) -> jax.Array:
+    """Per-step estimate of KL(old || new), unbiased and never negative: (r - 1) - log r."""
+    return jnp.expm1(log_ratio) - log_ratio

@@ -1,0 +1,141 @@
+"""Asynchronous advantage actor-critic (Mnih et al. 2016), with its staleness made reproducible.
+
+Every worker acts and computes gradients with its own copy of the networks; gradients are applied
+to the shared ones in turn, with shared RMSprop statistics (section 4); then the worker copies the
+shared networks. What is asynchronous in the paper is a race; here the order is fixed: in one
+update each worker contributes one gradient, worker after worker, so that worker i's copy lacks
+what workers i+1, i+2, ... added since it was made, and with `sync_every` k it is up to k updates
+old. The numbers are those of workers that take turns, not those of threads that overtake each
+other, and they are the same at every run. With one worker and `sync_every` 1 this is A2C.
+"""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+
+from tradax.algorithms import a2c
+from tradax.algorithms._policy_gradient import Batch, Learner
+from tradax.config import config, setting
+from tradax.errors import ConfigError
+from tradax.optimise import descend, rmsprop
+from tradax.policies import ActorCritic, StochasticActor
+from tradax.protocols import Actor, Metrics
+from tradax.spaces import Observation, Spec
+
+
+@config
+class Config(a2c.Config):
+    """A3C: workers with copies of the networks that grow stale, in a fixed order."""
+
+    workers: int = setting(default=4, least=1)
+    """Workers; must divide num_envs."""
+    sync_every: int = setting(default=1, least=1)
+    """Updates between a worker's copies of the shared networks."""
+    learning_rate: float = setting(default=1e-3, above=0)
+    """RMSprop step size of each worker's gradient at the first update."""
+
+    def validate(self):
+        if self.num_envs % self.workers:
+            raise ConfigError(
+                f"a3c.workers is {self.workers}, which does not divide the {self.num_envs} "
+                "environments; change one of them"
+            )
+        if self.update_every != "steps":
+            raise ConfigError("a3c.update_every must be steps; workers do not wait for episodes")
+        if self.shared_network and not self.hidden_sizes:
+            raise ConfigError("shared_network needs at least one hidden layer to share")
+
+
+class WorkerActor(Actor):
+    """Each worker's environments act by the worker's own copy."""
+
+    workers: StochasticActor
+    """Every leaf but the observations' statistics with a leading axis [workers]."""
+    count: int = eqx.field(static=True)
+
+    def tabulate(self, table: jax.Array) -> "WorkerActor":
+        networks = jax.vmap(lambda network: network.tabulate(table))(self.workers.network)
+        actor = StochasticActor(networks, self.workers.normalizer, self.workers.spec)
+        return WorkerActor(actor, self.count)
+
+    def __call__(self, obs: Observation, memory: Any, key: jax.Array):
+        def act(network, obs, key):
+            return StochasticActor(network, self.workers.normalizer, self.workers.spec)(
+                obs, memory, key
+            )
+
+        # One worker draws what the actor of A2C would.
+        keys = jax.random.split(key, self.count) if self.count > 1 else key[None]
+        split = jax.tree.map(lambda x: x.reshape(self.count, -1, *x.shape[1:]), obs)
+        action, _, extras = jax.vmap(act)(self.workers.network, split, keys)
+        joined = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (action, extras))
+        return joined[0], memory, joined[1]
+
+
+class A3C(a2c.A2C):
+    config: Config  # type: ignore[assignment]
+    spec: Spec = eqx.field(static=True)
+    horizon: jax.Array
+
+    def own(self, network: ActorCritic) -> ActorCritic:
+        """The workers' copies, [workers, ...]."""
+        count = self.config.workers
+        return jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape)), network)
+
+    def actor(self, learner: Learner) -> WorkerActor:  # type: ignore[override]
+        actor = StochasticActor(learner.own, learner.moments.observations, self.spec)
+        return WorkerActor(actor, self.config.workers)
+
+    def value(self, learner: Learner, obs: Observation, table: jax.Array | None) -> jax.Array:
+        values = jax.vmap(lambda network, obs: network.value(obs, table))
+        return self._joined(values(learner.own, self._split(obs)))
+
+    def improve(
+        self, learner: Learner, batch: Batch, table: jax.Array | None, key: jax.Array
+    ) -> tuple[Learner, Metrics]:
+        c = self.config
+        learning_rate = self.learning_rate(learner)
+        optimiser = rmsprop(learning_rate, max_grad_norm=c.max_grad_norm)
+        split = self._split(batch)
+        flat = jax.tree.map(lambda x: x.reshape(c.workers, -1, *x.shape[3:]), split)
+        compute = jax.vmap(lambda own, batch: jax.grad(self.loss, has_aux=True)(own, batch, table))
+        gradients, metrics = compute(learner.own, flat)
+        synchronise = (learner.updates + 1) % c.sync_every == 0
+
+        def apply(shared, worker):
+            gradient, own = worker
+            network, opt_state = descend(optimiser, gradient, shared[1], shared[0])
+            copy = jax.tree.map(lambda new, old: jnp.where(synchronise, new, old), network, own)
+            return (network, opt_state), copy
+
+        (network, opt_state), copies = jax.lax.scan(
+            apply, (learner.network, learner.opt_state), (gradients, learner.own)
+        )
+        staleness = jax.tree.map(lambda own, now: own - now, copies, network)
+        metrics = {name: value.mean() for name, value in metrics.items()}
+        metrics |= self.diagnose(network, batch.flat(), table)
+        metrics |= {
+            "gradient_norm": jax.vmap(optax.tree.norm)(gradients).mean(),
+            "staleness": jax.vmap(optax.tree.norm)(staleness).mean(),
+            "learning_rate": learning_rate,
+        }
+        return learner._replace(network=network, opt_state=opt_state, own=copies), metrics
+
+    def _split(self, tree: Any) -> Any:
+        """[T, B, ...] to [workers, T, B / workers, ...]."""
+        count = self.config.workers
+        return jax.tree.map(
+            lambda x: jnp.moveaxis(x.reshape(x.shape[0], count, -1, *x.shape[2:]), 1, 0), tree
+        )
+
+    def _joined(self, x: jax.Array) -> jax.Array:
+        """[workers, T, B / workers] to [T, B]."""
+        return jnp.moveaxis(x, 0, 1).reshape(x.shape[1], -1)
+
+
+def make(config: Config, spec: Spec, horizon: jax.Array) -> A3C:
+    """Raises ConfigError where the options do not fit the action space."""
+    return A3C(config=config, spec=spec, horizon=horizon)
