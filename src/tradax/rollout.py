@@ -11,7 +11,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from tradax.envs._market import MarketEnvironment
+from tradax.envs._market import MarketEnvironment, another_key
 from tradax.errors import TradaxError
 from tradax.protocols import Actor, Experience, Finished, Source
 from tradax.spaces import Factored, Observation, Spec, action_spec
@@ -180,13 +180,10 @@ class JaxSource(Source):
     def _step_one(self, key: jax.Array, state: Any, action: jax.Array) -> "Step":
         if isinstance(self.env, MarketEnvironment):
             # Our own: no wrapper to go through, and an observation by row.
-            step_key, reset_key = jax.random.split(key)
-            stepped, reward, terminated, info = self.env.step_state(
-                step_key, state, action, self.params
-            )
+            stepped, reward, terminated, info = self.env.step_state(key, state, action, self.params)
             truncated = self.env.is_truncated(stepped, self.params) & ~terminated
             next_obs = self._factored(stepped)
-            fresh = self.env.reset_state(reset_key, self.params)
+            fresh = self.env.reset_state(another_key(key), self.params)
             state = _where(terminated | truncated, fresh, stepped)
             return Step(state, self._factored(state), next_obs, reward, terminated, truncated, info)
         shape = self.env.action_space(self.params).shape

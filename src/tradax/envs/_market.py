@@ -1,5 +1,6 @@
-"""What all market environments share: factored observations, equality by value, fills, costs."""
+"""What all market environments share: factored observations, equality by value, cheap draws."""
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -42,6 +43,23 @@ class MarketEnvironment(Environment):
         """Returns: state, reward, terminated, info."""
         raise NotImplementedError
 
+    @partial(jax.jit, static_argnames=("self",))
+    def step(self, key, state, action, params=None):
+        """As in gymnax; what ends an episode is one of `terminated` and `truncated`, never both."""
+        params = self.default_params if params is None else params
+        stepped, reward, terminated, info = self.step_state(key, state, action, params)
+        truncated = self.is_truncated(stepped, params) & ~terminated
+        fresh = self.reset_state(another_key(key), params)
+        done = terminated | truncated
+        state = jax.tree.map(lambda new, old: jax.lax.select(done, new, old), fresh, stepped)
+        info = {
+            **info,
+            "terminated": terminated,
+            "truncated": truncated,
+            "final_observation": self.get_obs(stepped, params),
+        }
+        return self.get_obs(state, params), state, reward, terminated, truncated, info
+
     def reset_env(self, key, params):
         state = self.reset_state(key, params)
         return self.get_obs(state, params), state
@@ -64,3 +82,40 @@ class MarketEnvironment(Environment):
 
     def __hash__(self):
         return hash((type(self), tuple(sorted(vars(self).items()))))
+
+
+def another_key(key: jax.Array) -> jax.Array:
+    """A key of its own for the reset that may follow a step.
+
+    A threefry split costs more than a step of a market; this is a few integer operations that XLA
+    fuses with it.
+    """
+    words = _words(key)
+    mixed = jnp.stack([_mixed(words[0] ^ _mixed(words[1])), _mixed(words[0] + words[1])])
+    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        return jnp.resize(mixed, key.shape)
+    data = jnp.resize(mixed, jax.random.key_data(key).shape)
+    return jax.random.wrap_key_data(data, impl=jax.random.key_impl(key))
+
+
+def random_integer(key: jax.Array, n: jax.Array, stream: int = 0) -> jax.Array:
+    """A number in 0..n-1, int32; other streams of one key are independent of it.
+
+    Its bias is n / 2^32. For starts of episodes, which are drawn at every step.
+    """
+    words = _words(key) ^ _mixed(jnp.uint32(0x9E3779B9 + stream))
+    drawn = _mixed(words[1] ^ _mixed(words[0] + jnp.uint32(0x85EBCA6B)))
+    return (drawn % jnp.asarray(n).astype(jnp.uint32)).astype(jnp.int32)
+
+
+def _words(key: jax.Array) -> jax.Array:
+    """The first two 32-bit words of a key."""
+    typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    return (jax.random.key_data(key) if typed else key)[:2]
+
+
+def _mixed(x: jax.Array) -> jax.Array:
+    """A bijection of 32-bit words in which every bit depends on all (MurmurHash3's last step)."""
+    x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
+    x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
+    return x ^ (x >> 16)

@@ -47,7 +47,7 @@ from tradax.almgren_chriss import AlmgrenChriss
 from tradax.config import config, setting
 from tradax.data.pipeline import Market
 from tradax.data.splits import Span
-from tradax.envs._market import MarketEnvironment
+from tradax.envs._market import MarketEnvironment, random_integer
 from tradax.errors import ConfigError, DataError
 
 
@@ -229,10 +229,9 @@ class Execution(MarketEnvironment):
     def reset_state(self, key: jax.Array, params: ExecutionParams) -> ExecutionState:
         start = jnp.int32(0)
         if self.real_bars:
-            symbol_key, row_key = jax.random.split(key)
-            symbol = jax.random.randint(symbol_key, (), 0, params.n_symbols)
+            symbol = random_integer(key, params.n_symbols)
             room = params.last_row - params.first_row - params.relative_volume.shape[0]
-            row = jax.random.randint(row_key, (), 0, jnp.maximum(room, 0) + 1)
+            row = random_integer(key, jnp.maximum(room, 0) + 1, stream=1)
             start = (symbol * params.rows_per_symbol + params.first_row + row).astype(jnp.int32)
         return ExecutionState(
             step=jnp.int32(0), start=start, shares=params.shares, market_move=jnp.float32(0)

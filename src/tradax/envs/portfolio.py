@@ -62,7 +62,7 @@ from tradax.config import config, setting
 from tradax.data.pipeline import Market, Pipeline
 from tradax.data.splits import Span
 from tradax.envs import _baselines, _portfolio_baselines
-from tradax.envs._market import MarketEnvironment
+from tradax.envs._market import MarketEnvironment, random_integer
 from tradax.errors import ConfigError, DataError
 from tradax.protocols import Actor
 
@@ -229,7 +229,7 @@ class Portfolio(MarketEnvironment):
 
     def reset_state(self, key: jax.Array, params: PortfolioParams) -> PortfolioState:
         room = jnp.maximum(params.last_row - params.first_row - params.episode_length, 0)
-        start = jax.random.randint(key, (), 0, room + 1) * params.random_start
+        start = random_integer(key, room + 1) * params.random_start
         zero = jnp.float32(0)
         return PortfolioState(
             row=(params.first_row + start).astype(jnp.int32),

@@ -35,7 +35,7 @@ from tradax.config import config, setting
 from tradax.data.pipeline import Market, Pipeline
 from tradax.data.splits import Span
 from tradax.envs import _baselines
-from tradax.envs._market import MarketEnvironment
+from tradax.envs._market import MarketEnvironment, random_integer
 from tradax.errors import DataError
 
 
@@ -216,10 +216,9 @@ class Trading(MarketEnvironment):
         return jnp.clip(jnp.append(fractions, gain), -10.0, 10.0)
 
     def reset_state(self, key: jax.Array, params: TradingParams) -> TradingState:
-        symbol_key, row_key = jax.random.split(key)
-        symbol = jax.random.randint(symbol_key, (), 0, params.n_symbols)
+        symbol = random_integer(key, params.n_symbols)
         room = jnp.maximum(params.last_row - params.first_row - params.episode_length, 0)
-        start = jax.random.randint(row_key, (), 0, room + 1) * params.random_start
+        start = random_integer(key, room + 1, stream=1) * params.random_start
         offset = symbol * params.rows_per_symbol
         zero = jnp.float32(0)
         return TradingState(
