@@ -29,7 +29,7 @@ def made():
     found = {}
     for name in discovery.environments():
         module = discovery.module("envs", name)
-        if name == "market_making":
+        if name in ("market_making", "portfolio_execution"):
             found[name] = module.make(module.Config())
             continue
         data = markets if name == "portfolio" else markets[0]
