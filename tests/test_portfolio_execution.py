@@ -433,7 +433,7 @@ def test_the_observation_is_the_clock_and_holdings_and_prices():
     state = env.reset_state(jax.random.key(0), params)
     assert env.get_obs(state, params).tolist() == [1, 1, 0, -1, 0, 0, 0]
     action = jnp.array([0.0, -0.3, 0.2])
-    state, *_, info = env.step_state(jax.random.key(0), state, action, params)
+    state, *_, info = jax.jit(env.step_state)(jax.random.key(0), state, action, params)
     move = (info["price"] - jnp.array(config.initial_prices)) / np.sqrt(5)
     seen = [0.8, 0.8, -0.3, -0.6, *(np.asarray(move) / config.volatilities)]
     np.testing.assert_allclose(env.get_obs(state, params), seen, rtol=1e-5)
@@ -443,7 +443,8 @@ def test_a_plan_acts_alike_on_flat_and_factored_observations():
     env, params = portfolio_execution.make(Config())
     policy = baselines.almgren_chriss(env, params)
     state = env.reset_state(jax.random.key(0), params)
-    state, *_ = env.step_state(jax.random.key(0), state, jnp.array([0.1, -0.4, 0.2]), params)
+    action = jnp.array([0.1, -0.4, 0.2])
+    state, *_ = jax.jit(env.step_state)(jax.random.key(0), state, action, params)
     flat = env.get_obs(state, params)
     factored = Factored(env.row(state)[None], env.account(state, params)[None])
     act = policy.actor(sample=False)
@@ -455,12 +456,25 @@ def test_a_plan_acts_alike_on_flat_and_factored_observations():
     np.testing.assert_allclose(sold, expected, atol=1.0)
 
 
+def test_one_by_one_is_the_closed_form_of_every_single_asset():
+    config = Config()
+    gains = baselines.one_by_one(*portfolio_execution.make(config)).gains
+    for i in range(3):
+        alone = AlmgrenChriss(
+            volatility=config.volatilities[i],
+            temporary_impact=config.temporary_impacts[i],
+            permanent_impact=config.permanent_impacts[i],
+        )
+        np.testing.assert_allclose(gains[:, i, i], alone.fractions(), rtol=1e-5)
+    assert np.count_nonzero(gains) == 5 * 3
+
+
 def test_plans_that_actions_cannot_express_are_left_out():
-    everything = {"sell_at_once", "twap", "almgren_chriss"}
+    everything = {"sell_at_once", "twap", "one_by_one", "almgren_chriss"}
     for action, config, found in (
         ("target", {}, everything),
-        ("rate", {}, {"twap", "almgren_chriss"}),
-        ("pace", {}, {"sell_at_once", "twap"}),
+        ("rate", {}, everything - {"sell_at_once"}),
+        ("pace", {}, everything - {"almgren_chriss"}),
         ("pace", ONE_WAY, everything),
         ("fraction", ONE_WAY, everything),
     ):

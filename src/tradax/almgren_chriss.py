@@ -347,18 +347,18 @@ class PortfolioAlmgrenChriss:
         twist = (permanent - _symmetric(permanent)) / 2
         risk = self.risk_aversion * self.step_days * np.asarray(self.covariance)
         impact = self.effective_impact / self.step_days
-        gains, cost = [np.eye(len(impact))], impact
-        for _ in range(self.steps - 1):
+        gains = np.empty((self.steps, *impact.shape))
+        gains[-1], cost = np.eye(len(impact)), impact
+        for k in range(self.steps - 2, -1, -1):
             after = risk + cost
             if twist.any() and np.linalg.eigvalsh(impact + after)[0] <= 0:
                 raise ConfigError(
                     "permanent_impact is so unsymmetric that trading round and round earns money; "
                     "make it symmetric, or temporary_impact larger"
                 )
-            gain = np.linalg.solve(impact + after, after + twist)
-            gains.append(gain)
-            cost = _symmetric((impact + twist) @ gain)
-        return np.array(gains[::-1])
+            gains[k] = np.linalg.solve(impact + after, after + twist)
+            cost = _symmetric((impact + twist) @ gains[k])
+        return gains
 
     def _impacts(self) -> tuple[np.ndarray, np.ndarray]:
         return np.asarray(self.temporary_impact), np.asarray(self.permanent_impact)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tradax.almgren_chriss import PortfolioAlmgrenChriss
 from tradax.envs.portfolio_execution import PortfolioExecution, PortfolioExecutionParams, matvec
 from tradax.errors import ConfigError
 from tradax.protocols import Actor, Policy
@@ -57,6 +58,21 @@ def twap(env: PortfolioExecution, params: PortfolioExecutionParams) -> Feedback:
     return feedback(env, params, _of_each(params, 1.0 / np.arange(_steps(params), 0, -1)))
 
 
+def one_by_one(env: PortfolioExecution, params: PortfolioExecutionParams) -> Feedback:
+    """Each asset as would be best if it were the only one."""
+    factor, n_steps = np.asarray(params.move_factor, float), _steps(params)
+    alone = PortfolioAlmgrenChriss(
+        shares=np.ones(len(factor)),
+        covariance=np.diag((factor**2).sum(-1)),
+        temporary_impact=np.diag(np.diag(params.temporary_impact)),
+        permanent_impact=np.diag(np.diag(params.permanent_impact)),
+        horizon=float(params.step_days) * n_steps,
+        steps=n_steps,
+        risk_aversion=float(params.risk_aversion),
+    )
+    return feedback(env, params, alone.gains())
+
+
 def almgren_chriss(env: PortfolioExecution, params: PortfolioExecutionParams) -> Feedback:
     """The optimum at any holdings, but for the spread where an asset is both sold and bought."""
     return feedback(env, params, np.asarray(params.optimal_gain, float))
@@ -65,7 +81,7 @@ def almgren_chriss(env: PortfolioExecution, params: PortfolioExecutionParams) ->
 def baselines(env: PortfolioExecution, params: PortfolioExecutionParams) -> dict[str, Feedback]:
     """All of the above that the environment's actions can express, by name."""
     found = {}
-    for make in (sell_at_once, twap, almgren_chriss):
+    for make in (sell_at_once, twap, one_by_one, almgren_chriss):
         try:
             found[make.__name__] = make(env, params)
         except ConfigError:
