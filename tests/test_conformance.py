@@ -30,11 +30,16 @@ ENVS, STEPS = 250, 400
 DATA = {
     "market_making": ("simulated",),
     "execution": ("simulated", "one market"),
+    "portfolio_execution": ("simulated",),
     "portfolio": ("several markets",),
     "trading": ("one market", "several markets"),
 }
 # Where every episode starts alike because the task says so.
-FIXED_START = {("market_making", "simulated"), ("execution", "simulated")}
+FIXED_START = {
+    ("market_making", "simulated"),
+    ("execution", "simulated"),
+    ("portfolio_execution", "simulated"),
+}
 
 CASES = [
     (name, data) for name in discovery.environments() for data in DATA.get(name, ("one market",))

@@ -163,6 +163,7 @@ def test_environments_that_are_not_markets(tmp_path, env):
     ("env", "rivals"),
     [
         ("execution", {"twap", "almgren_chriss"}),
+        ("portfolio_execution", {"twap", "almgren_chriss"}),
         ("market_making", {"avellaneda_stoikov", "symmetric"}),
     ],
 )

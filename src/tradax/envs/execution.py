@@ -32,7 +32,7 @@ to `initial_price` at the window's start; an order given after the close of bar 
 open of t+1, and sigma is measured on the training rows. There the expected reward counts costs and
 risk only; the shortfall reward also pays for knowing where the price will go.
 
-**End.** Terminated after step N. One asset; cross impact between several is not modelled.
+**End.** Terminated after step N. One asset; `portfolio_execution` sells several.
 """
 
 from typing import Literal

@@ -1,6 +1,7 @@
 """What a seller costs, over many simulated sales."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -36,7 +37,7 @@ class ExecutionResult:
     bps: float
     """`shortfall` in basis points of the initial value."""
     trajectory: np.ndarray
-    """[N + 1], mean shares left before and after every step."""
+    """[N + 1], or [N + 1, A] with several assets: mean shares left before and after every step."""
     shortfalls: np.ndarray
     """[paths]"""
 
@@ -54,6 +55,19 @@ def assess(
     Raises:
         TradaxError: the policy was made for other observations or actions, or too few paths.
     """
+    value = float(params.shares) * float(params.initial_price)
+    n_steps = params.relative_volume.shape[0]
+    return simulate(policy, env, params, n_steps=n_steps, value=value, paths=paths, seed=seed)
+
+
+def simulate(
+    policy: Policy, env: Any, params: Any, *, n_steps: int, value: float, paths: int, seed: int
+) -> ExecutionResult:
+    """`assess` for any market that sells `params.shares` in `n_steps` steps.
+
+    Args:
+        value: dollars that `bps` is relative to.
+    """
     if paths < 2:
         raise TradaxError(f"paths is {paths}; it must be at least 2")
     source = jax_source(env, params)
@@ -63,11 +77,11 @@ def assess(
         )
     chunk = min(paths, _CHUNK)
     keys = jax.random.split(jax.random.key(seed), (-(-paths // chunk), chunk))
-    walked = _sell(source, policy.actor(sample=False), keys)
+    walked = _sell(source, policy.actor(sample=False), keys, n_steps)
     cost, reward, left = (np.asarray(x, np.float64)[:paths] for x in walked)
     objective = -reward * float(params.reward_unit)
     sd = float(cost.std(ddof=1))
-    shares = float(params.shares)
+    before = np.asarray(params.shares, np.float64)[None]
     return ExecutionResult(
         paths=paths,
         shortfall=float(cost.mean()),
@@ -76,16 +90,16 @@ def assess(
         utility=float(cost.mean()) + float(params.risk_aversion) * sd**2,
         objective=float(objective.mean()),
         objective_error=float(objective.std(ddof=1)) / paths**0.5,
-        bps=1e4 * float(cost.mean()) / (shares * float(params.initial_price)),
-        trajectory=np.append(shares, left.mean(0)),
+        bps=1e4 * float(cost.mean()) / value,
+        trajectory=np.concatenate([before, left.mean(0)]),
         shortfalls=cost,
     )
 
 
 @eqx.filter_jit
-def _sell(source: JaxSource, actor: Actor, keys: jax.Array):
-    """Args: keys [C, B]. Returns: shortfall [C B], summed rewards [C B], shares left [C B, N]."""
-    n_steps = source.params.relative_volume.shape[0]
+def _sell(source: JaxSource, actor: Actor, keys: jax.Array, n_steps: int):
+    """Args: keys [C, B]. Returns: shortfall [C B], summed rewards [C B], shares left [C B, N], or
+    [C B, N, A]."""
 
     def one(key):
         _, info = source.walk(actor, key, n_steps)
