@@ -11,11 +11,11 @@ import jax.numpy as jnp
 
 from tradax import training
 from tradax.algorithms import ppo
-from tradax.envs import _market_making_baselines, market_making
+from tradax.envs import market_making, market_making_baselines
 from tradax.evaluation.market_making import assess
 from tradax.rollout import jax_source
 
-SEEDS, STEPS, PATHS = 3, 3_000_000, 20_000
+SEEDS, STEPS, PATHS = 10, 3_000_000, 20_000
 
 
 def main() -> None:
@@ -32,7 +32,7 @@ def main() -> None:
         members=SEEDS,
         shared_source=True,
     )
-    policies = dict(_market_making_baselines.baselines(env, params))
+    policies = dict(market_making_baselines.baselines(env, params))
     for seed in range(SEEDS):
         policies[f"PPO, seed {seed}"] = jax.tree.map(lambda x, seed=seed: x[seed], result.policy)
     print("| quotes | spread | profit | sd | inventory sd | utility | objective |")
@@ -45,7 +45,7 @@ def main() -> None:
             f"| {name} | {r.spread:.2f} | {r.profit:.2f} | {r.sd:.2f} | {r.inventory_sd:.2f} | "
             f"{r.utility:.2f} | {r.objective:.2f} |"
         )
-    best = _market_making_baselines.optimal_objective(env, params)
+    best = market_making_baselines.optimal_objective(env, params)
     closed = utility["avellaneda_stoikov"]
     worst = min(utility[name] for name in utility if name.startswith("PPO"))
     held = "holds" if worst >= 0.98 * closed else "DOES NOT HOLD"

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from tradax import training
 from tradax.algorithms import ppo
 from tradax.envs import execution
-from tradax.envs._execution_baselines import baselines
+from tradax.envs.execution_baselines import baselines
 from tradax.evaluation.execution import assess
 from tradax.rollout import jax_source
 

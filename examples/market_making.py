@@ -5,8 +5,8 @@ import jax.numpy as jnp
 
 from tradax import training
 from tradax.algorithms import ppo
-from tradax.envs import _market_making_baselines as baselines
 from tradax.envs import market_making
+from tradax.envs import market_making_baselines as baselines
 from tradax.evaluation.market_making import assess
 from tradax.rollout import jax_source
 

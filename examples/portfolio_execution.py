@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from tradax import training
 from tradax.algorithms import ppo
 from tradax.envs import portfolio_execution
-from tradax.envs._portfolio_execution_baselines import baselines
+from tradax.envs.portfolio_execution_baselines import baselines
 from tradax.evaluation.portfolio_execution import assess
 from tradax.rollout import jax_source
 

@@ -31,6 +31,7 @@ DATA = {
     "market_making": ("simulated",),
     "execution": ("simulated", "one market"),
     "portfolio_execution": ("simulated",),
+    "simulated_portfolio": ("simulated",),
     "portfolio": ("several markets",),
     "trading": ("one market", "several markets"),
 }
@@ -39,6 +40,7 @@ FIXED_START = {
     ("market_making", "simulated"),
     ("execution", "simulated"),
     ("portfolio_execution", "simulated"),
+    ("simulated_portfolio", "simulated"),
 }
 
 CASES = [

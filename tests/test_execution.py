@@ -13,8 +13,8 @@ from tradax import training
 from tradax.algorithms import ppo
 from tradax.data.pipeline import Market
 from tradax.data.splits import Span
-from tradax.envs import _execution_baselines as baselines
 from tradax.envs import execution
+from tradax.envs import execution_baselines as baselines
 from tradax.envs._baselines import Plan
 from tradax.errors import ConfigError, DataError, TradaxError
 from tradax.evaluation.execution import assess

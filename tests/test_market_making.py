@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tradax.envs import _market_making_baselines as quoting
 from tradax.envs import market_making
+from tradax.envs import market_making_baselines as quoting
 from tradax.envs._baselines import Plan
 from tradax.envs.market_making import MarketMakingState
 from tradax.errors import ConfigError, TradaxError

@@ -14,7 +14,7 @@ from test_trading import market
 from tradax import training
 from tradax.algorithms import ppo
 from tradax.data.splits import Span
-from tradax.envs import _portfolio_baselines, discrete_trading, portfolio, trading
+from tradax.envs import discrete_trading, portfolio, portfolio_baselines, trading
 from tradax.envs._baselines import Plan
 from tradax.errors import ConfigError, DataError
 from tradax.evaluation import backtest as evaluation
@@ -351,7 +351,7 @@ def test_prices_after_t_change_nothing_up_to_t(seed, t, options):
         # The step from t - 1 ends at the close of t.
         np.testing.assert_array_equal(ours[name][:t], changed[name][:t], err_msg=name)
     for name in ("minimum_variance", "mean_variance"):
-        rules = [getattr(_portfolio_baselines, name)(env, p, 5) for env, p in made]
+        rules = [getattr(portfolio_baselines, name)(env, p, 5) for env, p in made]
         np.testing.assert_allclose(
             *(np.asarray(r.actions)[: t + 1] for r in rules), rtol=1e-5, atol=1e-5
         )
@@ -390,7 +390,7 @@ def test_above_the_threshold_all_goes_to_cash():
     np.testing.assert_allclose(
         env.market_table(params)[:, -1], np.log1p(np.asarray(params.turbulence)), rtol=1e-5
     )
-    info = follow(env, params, _portfolio_baselines.equal_weight(env, params).actor())
+    info = follow(env, params, portfolio_baselines.equal_weight(env, params).actor())
     high = np.asarray(params.turbulence)[:59] > 1.2
     assert 3 < high.sum() < 50
     assert (info["target"][high] == 0).all()
@@ -464,7 +464,7 @@ def test_ruin_terminates_and_the_end_of_the_span_does_not():
 def test_baselines_by_what_they_hold():
     markets = random_markets(10, n=3, rows=80)
     env, params = make(markets, **FREE)
-    rules = _portfolio_baselines.baselines(env, params, window=20)
+    rules = portfolio_baselines.baselines(env, params, window=20)
     held = {name: follow(env, params, rule.actor(sample=False)) for name, rule in rules.items()}
     np.testing.assert_allclose(held["equal_weight"]["target"], 1 / 3, rtol=1e-5)
     once = held["buy_and_hold"]
@@ -504,7 +504,7 @@ def test_baselines_by_what_they_hold():
 def test_a_backtest_shows_weights_beside_rivals_at_the_same_costs():
     markets = random_markets(12, n=3, rows=160)
     env, params = portfolio.make(portfolio.Config(), markets, Span(0, 99))
-    rule = _portfolio_baselines.constant(env, params, np.array([0.5, 0.2, 0.1]))
+    rule = portfolio_baselines.constant(env, params, np.array([0.5, 0.2, 0.1]))
     span = Span(100, 159)
     result = evaluation.backtest(rule, portfolio, env, params, markets, span)
     assert (result.symbol, result.assets) == ("S0+S1+S2", ("S0", "S1", "S2"))
@@ -538,7 +538,7 @@ def test_a_backtest_shows_weights_beside_rivals_at_the_same_costs():
 
 def test_merton_holds_excess_drift_over_variance():
     env, params = make(random_markets(0, n=2))
-    rule = _portfolio_baselines.merton(env, params, mu=[0.05, 0.08], r=0.02, sigma=[0.3, 0.5])
+    rule = portfolio_baselines.merton(env, params, mu=[0.05, 0.08], r=0.02, sigma=[0.3, 0.5])
     weights = env.weights(rule.action, params)
     np.testing.assert_allclose(weights, [0.03 / 0.09, 0.06 / 0.25], rtol=1e-4)
 
@@ -549,7 +549,7 @@ def test_baselines_see_flat_observations_as_factored_ones():
     rng = np.random.default_rng(0)
     account = jnp.asarray(rng.dirichlet(np.ones(4), len(rows)), jnp.float32)
     factored = Factored(rows, account)
-    for name, rule in _portfolio_baselines.baselines(env, params, window=10).items():
+    for name, rule in portfolio_baselines.baselines(env, params, window=10).items():
         actor = rule.actor(sample=False)
         by_row = actor.tabulate(params.table)(factored, (), jax.random.key(0))[0]
         flat = actor(factored.flat(params.table), (), jax.random.key(0))[0]
@@ -637,4 +637,4 @@ def test_bad_options_are_refused():
     with pytest.raises(DataError, match="S0 and S1 have bars at different times"):
         make((a, shifted, c))
     with pytest.raises(ConfigError, match="needs more than 40 of them"):
-        _portfolio_baselines.minimum_variance(*make((a, b)), window=60)
+        portfolio_baselines.minimum_variance(*make((a, b)), window=60)

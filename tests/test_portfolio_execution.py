@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from tradax import training
 from tradax.algorithms import ppo
 from tradax.almgren_chriss import AlmgrenChriss, PortfolioAlmgrenChriss
-from tradax.envs import _portfolio_execution_baselines as baselines
 from tradax.envs import execution, portfolio_execution
+from tradax.envs import portfolio_execution_baselines as baselines
 from tradax.envs._baselines import Plan
 from tradax.envs.portfolio_execution import Config
 from tradax.errors import ConfigError, TradaxError

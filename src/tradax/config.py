@@ -90,7 +90,7 @@ def _configured(cls: Any, *, traced: bool) -> Any:
     cls.__post_init__ = __post_init__  # type: ignore[attr-defined]
     cls = dataclasses.dataclass(frozen=True, kw_only=True)(cls)
     if traced:
-        _register_pytree(cls)
+        register_pytree(cls)
     return cls
 
 
@@ -191,7 +191,8 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _register_pytree(cls: type) -> None:
+def register_pytree(cls: type) -> None:
+    """Make the `float` fields of a frozen dataclass leaves of a pytree, and the others static."""
     import jax  # only modules that define something to train have traced configs
 
     hints = typing.get_type_hints(cls)

@@ -408,7 +408,7 @@ def _simulated(
 ) -> dict[str, dict[str, Any]]:
     """Strategy -> figures over simulated paths, the policy's and those of known rules."""
     module = importlib.import_module(f"tradax.evaluation.{request.env}")
-    known = importlib.import_module(f"tradax.envs._{request.env}_baselines")
+    known = importlib.import_module(f"tradax.envs.{request.env}_baselines")
     strategies = {"policy": policy, **known.baselines(source.env, source.params)}
     figures = {}
     for name, strategy in strategies.items():

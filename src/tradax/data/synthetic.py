@@ -257,6 +257,24 @@ def from_text(text: str) -> Bars:
     Raises:
         DataError, ConfigError: as `load`, or text of another form.
     """
+    name, parameters = _parameters(text)
+    return load(name, **parameters)
+
+
+def process_from_text(text: str) -> Process:
+    """A process from `gbm,drift=0.1`, without anything of a sample.
+
+    Raises:
+        DataError, ConfigError: as `from_text`.
+    """
+    name, parameters = _parameters(text)
+    for key in parameters.keys() & Sample.__dataclass_fields__.keys():
+        raise DataError(f"{text}: {key} describes a sample, not the process; leave it out")
+    return _described(name, parameters)[0]
+
+
+def _parameters(text: str) -> tuple[str, dict[str, Any]]:
+    """Name and parameters in `synthetic:gbm,drift=0.1`."""
     name, *settings = text.removeprefix(PREFIX).split(",")
     parameters: dict[str, Any] = {}
     for item in settings:
@@ -268,7 +286,7 @@ def from_text(text: str) -> Bars:
         if key in parameters:
             raise DataError(f"{text}: {key} is given twice; keep one of them")
         parameters[key] = _number(value)
-    return load(name.strip(), **parameters)
+    return name.strip(), parameters
 
 
 class Simulated(NamedTuple):

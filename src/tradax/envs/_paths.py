@@ -8,11 +8,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from tradax.config import _register_pytree
+from tradax.config import register_pytree
 from tradax.data.synthetic import PROCESSES, Noises, Process
 
 for _kind in PROCESSES.values():
-    _register_pytree(_kind)
+    register_pytree(_kind)
 
 
 class PathState(NamedTuple):

@@ -21,7 +21,7 @@ always quotes at 1 / k, sqrt(2 A T / e), or the inventory limit where that is le
 inventory that is carried through the move of S: what exponential utility -exp(-gamma W) makes of
 a small step, E dW - gamma / 2 Var dW, except for the small variance of the fills themselves.
 `reward="expected"` puts the expected earnings of the quotes for those of the fills and 0 for the
-price's noise; the expected sum is the same. Its optimum is known (`_market_making_baselines`), and
+price's noise; the expected sum is the same. Its optimum is known (`market_making_baselines`), and
 the closed form is an approximation to it: 3.5% below at the default options.
 
 **End.** Terminated at T, inventory marked to the mid price at no cost.

@@ -61,7 +61,7 @@ from gymnax.environments import spaces
 from tradax.config import config, setting
 from tradax.data.pipeline import Market, Pipeline
 from tradax.data.splits import Span
-from tradax.envs import _baselines, _portfolio_baselines
+from tradax.envs import _baselines, portfolio_baselines
 from tradax.envs._market import MarketEnvironment, random_integer
 from tradax.errors import ConfigError, DataError
 from tradax.protocols import Actor
@@ -271,7 +271,13 @@ class Portfolio(MarketEnvironment):
         if self.threshold:
             calm = params.turbulence[state.row] <= params.turbulence_threshold
             target = jnp.where(calm, target, 0.0)
+        return self.rebalance(state, target, to_fill, to_close, params)
 
+    def rebalance(self, state: PortfolioState, target, to_fill, to_close, params):
+        """Trade to `target` [n] after prices moved by `to_fill` [n], and hold for `to_close` [n].
+
+        Returns: as `step_state`.
+        """
         at_end = self.fill == "next_close"
         first = self._hold(state.weights, to_fill, params, interest=at_end)
         wanted = self._hold(target, to_fill, params, interest=at_end).weights
@@ -285,7 +291,7 @@ class Portfolio(MarketEnvironment):
         broke = jnp.minimum(jnp.minimum(first.gain, second.gain), -spent) <= _FLOOR - 1.0
         terminated = broke | (net_worth <= params.ruin_level * params.initial_cash)
         reward, mean, square = self._reward(state, change, spent, params)
-        new_state = PortfolioState(
+        new_state = state.replace(  # type: ignore[attr-defined]
             row=state.row + 1,
             time=state.time + 1,
             weights=second.weights,
@@ -381,7 +387,7 @@ def make(config: Config, markets: tuple[Market, ...], train: Span):
                 f"{markets[0].symbol} and {market.symbol} have bars at different times and cannot "
                 "be in one portfolio"
             )
-    _check_reach(config, n)
+    check_reach("portfolio", config.logit_limit, n, long_short=config.long_short)
     env = Portfolio(
         n_assets=n,
         fill=config.fill,
@@ -446,14 +452,14 @@ def rivals(
     Equal weights bought once or kept, all cash, minimum variance and mean-variance of the last 60
     bars, and actions from all over the box, which put most into one asset after the other.
     """
-    rules = _portfolio_baselines
+    rules = portfolio_baselines
     first = int(params.first_row)
     limit = env.logit_limit
 
-    def always(rule: _portfolio_baselines.Constant) -> _baselines.Plan:
+    def always(rule: portfolio_baselines.Constant) -> _baselines.Plan:
         return _baselines.Plan(jnp.tile(rule.action, (n_steps, 1)))
 
-    def by_row(rule: _portfolio_baselines.Lookup) -> _baselines.Plan:
+    def by_row(rule: portfolio_baselines.Lookup) -> _baselines.Plan:
         return _baselines.Plan(rule.actions[first : first + n_steps])
 
     return {
@@ -499,16 +505,17 @@ def turbulence(close: np.ndarray, window: int, shrinkage: float) -> np.ndarray:
 _BLOCK = 2_048
 
 
-def _check_reach(config: Config, n: int) -> None:
-    limit = float(config.logit_limit)
-    if config.long_short:
+def check_reach(name: str, logit_limit: float, n: int, *, long_short: bool) -> None:
+    """Raises ConfigError unless one of n assets can get a weight of 0.99."""
+    limit = float(logit_limit)
+    if long_short:
         reach, needed = math.tanh(limit), math.atanh(_REACH)
     else:
         reach = 1.0 / (1.0 + n * math.exp(-2.0 * limit))
         needed = 0.5 * math.log(n * _REACH / (1.0 - _REACH))
     if reach < _REACH:
         raise ConfigError(
-            f"portfolio.logit_limit is {limit:g}: of {n} assets one would get a weight of at most "
+            f"{name}.logit_limit is {limit:g}: of {n} assets one would get a weight of at most "
             f"{reach:.3g}; take at least {math.ceil(10 * needed) / 10:g}"
         )
 

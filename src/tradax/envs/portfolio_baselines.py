@@ -69,7 +69,7 @@ class BuyAndHold(Rule):
     env: Portfolio = eqx.field(static=True)
 
     def choose(self, row, account):
-        weights = account[..., :-1]
+        weights = account[..., : self.env.n_assets]
         equal = jnp.full_like(weights, 1.0 / self.env.n_assets)
         in_cash = jnp.abs(weights).sum(-1, keepdims=True) < 1e-3
         return self.env.actions(jnp.where(in_cash, equal, weights), self.params)
@@ -248,4 +248,4 @@ def _actions(env: Portfolio, weights: jax.Array, params: PortfolioParams) -> jax
 
 def _spec(env: Portfolio, params: PortfolioParams) -> Spec:
     space = action_spec(env.action_space(params))
-    return Spec(params.table.shape[-1], env.account_size(params), space)
+    return Spec(env.market_table(params).shape[-1], env.account_size(params), space)
