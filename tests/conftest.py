@@ -6,6 +6,8 @@ import shutil
 import tempfile
 
 os.environ["JAX_PLATFORMS"] = "cpu"
+# Here programs are compiled for seconds and run for less.
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 if "PYTEST_XDIST_WORKER" not in os.environ:
     # Set before workers start, so that they share it and compile nothing twice.
     os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="tradax-tests-")

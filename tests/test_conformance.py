@@ -54,14 +54,6 @@ def case(request):
     return request.param
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compile_fast():
-    """Here programs are compiled for seconds and run for less."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @functools.cache
 def markets():
     bars = synthetic.load("gbm", bars=ROWS, assets=3, correlation=0.3, volatility=0.4, seed=1)

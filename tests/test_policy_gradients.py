@@ -72,14 +72,6 @@ REWARD = np.array([[1.0, -0.5], [0.3, 2.0]])  # [s, a]
 SPEC = Spec(0, STATES * STEPS, ActionSpec(ACTIONS))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compile_fast():
-    """Here programs are compiled for seconds and run for less."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @pytest.fixture
 def float64():
     with jax.enable_x64(True):

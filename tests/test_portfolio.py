@@ -27,14 +27,6 @@ FREE = {"commission_bps": 0.0, "half_spread_bps": 0.0}
 PLAIN: Any = portfolio.Portfolio().default_params
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compile_fast():
-    """Here programs are compiled for seconds and run for less."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 def random_markets(seed, n=3, rows=40, volatility=0.02):
     rng = np.random.default_rng(seed)
     close = 50 * np.exp(np.cumsum(volatility * rng.normal(size=(n, rows)), axis=1))

@@ -51,14 +51,6 @@ def walk(source, actor, key, n_steps):
     return source.walk(actor, key, n_steps)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compile_fast():
-    """Here programs are compiled for seconds and run for less."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 class Sale(NamedTuple):
     env: portfolio_execution.PortfolioExecution
     params: portfolio_execution.PortfolioExecutionParams

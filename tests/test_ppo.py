@@ -16,6 +16,16 @@ from tradax.rollout import jax_source
 SMALL = ppo.Config(num_envs=16, n_steps=8, minibatches=4, hidden_sizes=(32,), gamma=0.9)
 
 
+@eqx.filter_jit
+def start(algorithm, source):
+    return protocols.init(algorithm, source, jax.random.key(0))
+
+
+@eqx.filter_jit
+def step(algorithm, source, state):
+    return protocols.step(algorithm, source, state)
+
+
 def trained(env, config=SMALL, timesteps=12_000, seed=0):
     source = jax_source(env, num_envs=config.num_envs)
     algorithm = ppo.make(config, source.spec, jnp.float32(1))
@@ -63,8 +73,10 @@ def test_continuous_actions_are_stored_raw_and_sent_clipped():
     config = dataclasses.replace(SMALL, initial_log_std=1.5)
     source = jax_source("Pendulum-v1", num_envs=config.num_envs)
     algorithm = ppo.make(config, source.spec, jnp.float32(1))
-    state = protocols.init(algorithm, source, jax.random.key(0))
-    _, experience, _ = algorithm.collect(state.learner, source, state.carry, jax.random.key(1))
+    state = start(algorithm, source)
+    _, experience, _ = eqx.filter_jit(algorithm.collect)(
+        state.learner, source, state.carry, jax.random.key(1)
+    )
     assert float(jnp.abs(experience.action).max()) > 2.0
     actions = algorithm.policy(state.learner).act(jnp.zeros((5, 3)), jax.random.key(0))
     assert float(jnp.abs(actions).max()) <= 2.0
@@ -75,9 +87,9 @@ def test_the_ratio_starts_at_one():
     config = dataclasses.replace(SMALL, epochs=1, minibatches=1)
     source = jax_source("CartPole-v1", num_envs=config.num_envs)
     algorithm = ppo.make(config, source.spec, jnp.float32(10))
-    state = protocols.init(algorithm, source, jax.random.key(0))
+    state = start(algorithm, source)
     for _ in range(3):
-        state, metrics, _ = protocols.step(algorithm, source, state)
+        state, metrics, _ = step(algorithm, source, state)
         assert float(metrics["kl"]) == pytest.approx(0.0, abs=1e-6)
         assert float(metrics["clip_fraction"]) == 0.0
 
@@ -88,8 +100,8 @@ def test_a_tiny_target_kl_stops_the_update():
     for target in (None, 1e-9):
         config = dataclasses.replace(SMALL, target_kl=target, learning_rate=1e-2)
         algorithm = ppo.make(config, source.spec, jnp.float32(10))
-        state = protocols.init(algorithm, source, jax.random.key(0))
-        new, _, _ = protocols.step(algorithm, source, state)
+        state = start(algorithm, source)
+        new, _, _ = step(algorithm, source, state)
         before, after = (s.learner.network.actor.first.account for s in (state, new))
         moved.append(float(jnp.abs(after - before).max()))
     assert moved[1] < moved[0] / 3

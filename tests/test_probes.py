@@ -1,3 +1,4 @@
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -76,7 +77,9 @@ def test_the_best_policy_earns_the_stated_return(env, best, other, return_of_oth
 def test_values_where_time_is_up_differ_from_values_where_all_is_over(env, terminates):
     gamma, source = 0.9, jax_source(env, num_envs=1)
     actor = One()
-    _, e, _ = source.collect(source.reset(jax.random.key(0), actor), actor, jax.random.key(1), 15)
+    _, e, _ = eqx.filter_jit(source.collect)(
+        eqx.filter_jit(source.reset)(jax.random.key(0), actor), actor, jax.random.key(1), 15
+    )
     assert bool(e.terminated.any()) == terminates
     assert bool(e.truncated.any()) != terminates
     # The true values leave no advantage, whatever lambda is.
@@ -119,8 +122,8 @@ class Moves(Actor):
 def test_the_estimate_of_the_policy_gradient_has_the_known_mean(theta):
     n = 4_000
     source, actor = jax_source(probes.ThreeSteps(), num_envs=n), Moves(theta)
-    _, e, finished = source.collect(
-        source.reset(jax.random.key(0), actor), actor, jax.random.key(1), 3
+    _, e, finished = eqx.filter_jit(source.collect)(
+        eqx.filter_jit(source.reset)(jax.random.key(0), actor), actor, jax.random.key(1), 3
     )
     games = zip(np.asarray(e.action).T, np.asarray(e.reward).T, strict=True)
     estimates = [score_gradient(a, r, theta).sum() for a, r in games]

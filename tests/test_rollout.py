@@ -1,3 +1,4 @@
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,8 +27,8 @@ class Always(Actor):
 def test_the_true_next_observation_is_kept_where_the_episode_was_reset():
     source = jax_source(Delayed(), num_envs=2)
     actor = Always(jnp.int32(1))
-    carry = source.reset(jax.random.key(0), actor)
-    _, experience, finished = source.collect(carry, actor, jax.random.key(1), 7)
+    carry = eqx.filter_jit(source.reset)(jax.random.key(0), actor)
+    _, experience, finished = eqx.filter_jit(source.collect)(carry, actor, jax.random.key(1), 7)
     time, next_time = experience.obs[..., 1], experience.next_obs[..., 1]
     assert time[:, 0].tolist() == [0, 1, 2, 0, 1, 2, 0]
     assert next_time[:, 0].tolist() == [1, 2, 3, 1, 2, 3, 1]
@@ -43,8 +44,8 @@ def test_the_true_next_observation_is_kept_where_the_episode_was_reset():
 def test_a_time_limit_truncates_and_does_not_terminate():
     source = jax_source(Endless(), num_envs=3)
     actor = Always(jnp.int32(0))
-    carry = source.reset(jax.random.key(0), actor)
-    _, experience, _ = source.collect(carry, actor, jax.random.key(1), 10)
+    carry = eqx.filter_jit(source.reset)(jax.random.key(0), actor)
+    _, experience, _ = eqx.filter_jit(source.collect)(carry, actor, jax.random.key(1), 10)
     assert not experience.terminated.any()
     assert experience.truncated[:, 0].tolist() == ([False] * 4 + [True]) * 2
 
@@ -52,9 +53,9 @@ def test_a_time_limit_truncates_and_does_not_terminate():
 def test_collecting_twice_continues_where_the_first_stopped():
     source = jax_source("CartPole-v1", num_envs=2)
     actor = Always(jnp.int32(1))
-    carry = source.reset(jax.random.key(0), actor)
-    carry, first, _ = source.collect(carry, actor, jax.random.key(1), 5)
-    _, second, _ = source.collect(carry, actor, jax.random.key(2), 5)
+    carry = eqx.filter_jit(source.reset)(jax.random.key(0), actor)
+    carry, first, _ = eqx.filter_jit(source.collect)(carry, actor, jax.random.key(1), 5)
+    _, second, _ = eqx.filter_jit(source.collect)(carry, actor, jax.random.key(2), 5)
     np.testing.assert_array_equal(first.next_obs[-1], second.obs[0])
 
 
@@ -68,9 +69,9 @@ def test_episodes_count_only_until_each_first_end():
 def test_environments_start_differently_and_keys_decide():
     source = jax_source("Pendulum-v1", num_envs=8)
     actor = Always(jnp.zeros(1))
-    first = source.reset(jax.random.key(0), actor).obs
+    first = eqx.filter_jit(source.reset)(jax.random.key(0), actor).obs
     assert len(np.unique(first[:, 0])) == 8
-    np.testing.assert_array_equal(first, source.reset(jax.random.key(0), actor).obs)
+    np.testing.assert_array_equal(first, eqx.filter_jit(source.reset)(jax.random.key(0), actor).obs)
     assert source.spec.action.low == (-2.0,)
 
 
