@@ -17,7 +17,7 @@ stopped. Learning takes it as truncated; estimates of a policy's value cannot us
 import hashlib
 import io
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -295,7 +295,7 @@ def record(
             f"the policy was made for {policy.spec}, the environment has {source.spec}"
         )
     if episodes is not None:
-        source = eqx.tree_at(lambda s: s.num_envs, source, episodes)
+        source = replace(source, num_envs=episodes)
     length = max_steps if n_steps is None else -(-n_steps // source.num_envs)
     actor = policy.actor(sample=True)
     reset_key, key = jax.random.split(jax.random.key(seed))
