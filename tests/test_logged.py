@@ -323,6 +323,24 @@ def test_the_best_policy_is_learned_from_coin_flips(coin_flips, module):
     assert "behaviour_kl" in result.rows[0][-1]
 
 
+def test_at_the_bound_the_policy_steps_less_and_its_values_do_not(coin_flips):
+    source, log = coin_flips
+    windows = logged_source(log, num_envs=64)
+    stepped = []
+    for bound in (1e-12, 1e3):
+        config = a2c.Config(num_envs=64, n_steps=8, hidden_sizes=(8,), behaviour_kl=bound)
+        algorithm = a2c.make(config, source.spec, jnp.float32(10))
+        algorithm = eqx.tree_at(lambda a: a.config.behaviour_kl, algorithm, jnp.float32(bound))
+        state = protocols.init(algorithm, windows, jax.random.key(0))
+        stepped.append(eqx.filter_jit(protocols.step)(algorithm, windows, state))
+    (near, near_metrics, _), (far, far_metrics, _) = stepped
+    assert near_metrics["behaviour_step"] < far_metrics["behaviour_step"] == 1
+    near, far = near.learner.network, far.learner.network
+    for a, b in zip(jax.tree.leaves(near.critic), jax.tree.leaves(far.critic), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-7)
+    assert float(jnp.abs(near.actor.first.bias - far.actor.first.bias).max()) > 0
+
+
 def test_logs_are_drawn_inside_a_mapped_program(coin_flips):
     source, log = coin_flips
     windows = logged_source(log, like=source, num_envs=8)
