@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock
 
-.PHONY: train test lint format bench docs clean lock
+.PHONY: train test lint format bench bench-learning docs clean lock
 
 train: $(VENV)/.ready
 	$(BIN)/tradax train
@@ -23,6 +23,9 @@ format: $(VENV)/.ready-test
 
 bench: $(VENV)/.ready-test
 	$(BIN)/python -m benchmarks
+
+bench-learning: $(VENV)/.ready-test
+	$(BIN)/python -m benchmarks learning
 
 docs: $(VENV)/.ready-test
 	$(INSTALL) --editable '.[docs]'

@@ -7,6 +7,7 @@ imported before a command runs, so that help comes at once.
 import dataclasses
 import os
 import sys
+import warnings
 from typing import Annotated, Any, Literal
 
 import tyro
@@ -55,6 +56,9 @@ class TrainOptions:
     """Share of rows, the next, to choose the best policy on; the rest is the test."""
     evaluations: int = 20
     """How often the policy is validated during training."""
+    offline: str | None = None
+    """Learn from this Parquet file of trajectories only (see `tradax collect`); the environment
+    serves for validation and the test. --timesteps counts logged steps."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """Where to compute."""
     out: str | None = None
@@ -78,6 +82,26 @@ class RunOptions:
 
 
 @dataclasses.dataclass(kw_only=True)
+class CollectOptions:
+    """Let a run's policy act in the environment that it was trained in, and write every step."""
+
+    run: tyro.conf.Positional[str]
+    """A run directory that `tradax train` wrote."""
+    file: tyro.conf.Positional[str]
+    """The Parquet file to write."""
+    steps: int = 200_000
+    """Steps in all, rounded up to a multiple of num_envs."""
+    episodes: int | None = None
+    """Whole episodes, so many, instead of steps."""
+    num_envs: int = 64
+    """Environments side by side, for steps."""
+    seed: int = 0
+    """Equal seeds give equal files."""
+    debug: bool = False
+    """Show tracebacks."""
+
+
+@dataclasses.dataclass(kw_only=True)
 class CheckOptions:
     """Which files."""
 
@@ -93,6 +117,7 @@ _COMMANDS = {
     "train": "train a policy, test it on held-out data, write a report",
     "evaluate": "test a run's policy again and print the figures",
     "report": "write a run's report.html and summary.json again",
+    "collect": "let a run's policy act and write every step, to learn from later",
     "data check": "print every problem of price files",
     "list": "algorithms, markets and sample data",
 }
@@ -103,7 +128,9 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
     try:
-        return _dispatch(arguments)
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            return _dispatch(arguments)
     except TradaxError as error:
         if debug:
             raise
@@ -138,6 +165,8 @@ def _dispatch(arguments: list[str]) -> int:
             return _evaluate(_parse(RunOptions, "tradax evaluate", arguments[1:]))
         case "report":
             return _report(_parse(RunOptions, "tradax report", arguments[1:]))
+        case "collect":
+            return _collect(_parse(CollectOptions, "tradax collect", arguments[1:]))
         case "list":
             return _list()
     import difflib
@@ -145,6 +174,10 @@ def _dispatch(arguments: list[str]) -> int:
     close = difflib.get_close_matches(" ".join(arguments[:2]), _COMMANDS, n=1, cutoff=0.4)
     hint = f"; did you mean tradax {close[0]}?" if close else ""
     raise TradaxError(f"no command {arguments[0]}{hint}\n\n{_usage()}")
+
+
+def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:
+    print(f"warning: {message}", file=sys.stderr)
 
 
 def _parse(options: type, command: str, arguments: list[str]) -> Any:
@@ -186,6 +219,7 @@ def _train(arguments: list[str]) -> int:
         train_fraction=options.train_fraction,
         validation_fraction=options.validation_fraction,
         evaluations=2 if options.test_run else options.evaluations,
+        offline=options.offline,
         out=options.out,
         resume=options.resume,
         progress=True,
@@ -279,6 +313,27 @@ def _report(options: RunOptions) -> int:
 
     outcome = retest(options.run, skip_posterior=options.skip_posterior, write=True)
     print(_where(options.run, outcome))
+    return 0
+
+
+def _collect(options: CollectOptions) -> int:
+    from tradax import device
+
+    device.keep_compiled_programs()
+    from tradax.experiment import collect
+
+    log = collect(
+        options.run,
+        path=options.file,
+        n_steps=options.steps if options.episodes is None else None,
+        episodes=options.episodes,
+        num_envs=options.num_envs,
+        seed=options.seed,
+    )
+    print(
+        f"{options.file}: {len(log):,} steps in {len(log.ends):,} episodes, mean return "
+        f"{log.returns.mean():.4g}"
+    )
     return 0
 
 

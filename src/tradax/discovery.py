@@ -46,6 +46,17 @@ def functions(kind: str, name: str) -> frozenset[str]:
     return frozenset(node.name for node in tree.body if isinstance(node, ast.FunctionDef))
 
 
+@cache
+def flag(kind: str, name: str, constant: str) -> bool:
+    """Whether a module has a top-level constant that is True; imports nothing."""
+    path = _PACKAGE / kind / f"{name}.py"
+    if not path.is_file():
+        return False
+    wanted = f"{constant} = True"
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return any(isinstance(node, ast.Assign) and ast.unparse(node) == wanted for node in tree.body)
+
+
 def module(kind: str, name: str) -> ModuleType:
     """Import an algorithm or environment by name.
 

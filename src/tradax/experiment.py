@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import sys
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from tradax import discovery, run_directory, training
 from tradax.checkpoint import load_checkpoint
@@ -21,17 +23,21 @@ from tradax.data.pipeline import Market, Pipeline
 from tradax.envs._market import MarketEnvironment
 from tradax.errors import ConfigError, TradaxError, TrainingError
 from tradax.evaluation.backtest import Backtest, backtest, symbol_of
+from tradax.evaluation.off_policy import effective_sample_size, log_ratios
 from tradax.evaluation.posterior import sharpe_posterior
 from tradax.evaluation.scoring import episodes_jit, evaluate
 from tradax.evaluation.verdict import assess
 from tradax.hooks import Checkpoints, Display, MetricsFile, TensorBoard, read_rows
+from tradax.logged import Log, LoggedSource, check_name, logged_source, read_log, record, write_log
 from tradax.model_file import load_policy, save_policy
 from tradax.policies import NetworkPolicy
-from tradax.protocols import Algorithm
+from tradax.protocols import Algorithm, Policy, Source
 from tradax.reporting.page import Report, summary, write_report
 from tradax.rollout import JaxSource, jax_source
 
 SECTIONS = ("features", "split")
+_LEARNS = "LEARNS_FROM_LOGS"
+_LEAST_SAMPLE = 0.05  # of the log, as effective sample size, before one is warned
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +59,8 @@ class Request:
     validation_fraction: float = 0.15
     evaluations: int = 20
     log_rows: int = 100
+    offline: str | None = None
+    """Parquet file of trajectories to learn from, instead of the environment."""
     settings: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Section (`ppo`, `trading`, `features`) -> option -> value."""
 
@@ -80,7 +88,7 @@ class Task(NamedTuple):
     """Everything between the request and the training loop."""
 
     algorithm: Algorithm
-    source: JaxSource
+    source: Source
     evaluate: Any
     members: int | None
     folders: list[Path]
@@ -91,6 +99,8 @@ class Task(NamedTuple):
     bars: Bars | None
     single_sources: list[JaxSource]
     """One environment each, for the tests."""
+    log: Log | None = None
+    """What is learned from, instead of the environment."""
 
 
 def train(
@@ -112,6 +122,7 @@ def train(
     validation_fraction: float = 0.15,
     evaluations: int = 20,
     log_rows: int = 100,
+    offline: Path | str | None = None,
     out: Path | str | None = None,
     resume: Path | str | None = None,
     progress: bool = False,
@@ -133,6 +144,9 @@ def train(
         preprocessing: False gives the agent plain returns and signals, not normalised.
         shared_policy: one policy for all symbols.
         train_fraction, validation_fraction: of the rows in time order; the rest is the test.
+        offline: a Parquet file that `tradax.collect` wrote: learn from its trajectories only. The
+            environment then serves for validation and the test; `total_timesteps` counts logged
+            steps, which are drawn again and again.
         out: a new folder; runs/NAME-1, -2, ... by default.
         resume: a run folder to go on with; other arguments than `total_timesteps` are its own.
         progress: show progress on standard error.
@@ -171,10 +185,13 @@ def train(
             validation_fraction=validation_fraction,
             evaluations=evaluations,
             log_rows=log_rows,
+            offline=None if offline is None else str(offline),
             settings=settings,
         )
         folder = None
     task = prepare(request, env=env if _is_object(env) else None, frame=frame)
+    if request.offline is not None:
+        task = _from_log(request, task)
 
     if folder is None:
         folder = run_directory.create(out, f"{request.env}-{request.algorithm}")
@@ -295,6 +312,122 @@ def prepare(request: Request, *, env: Any = None, frame: Any = None) -> Task:
     )
 
 
+def collect(
+    policy: Policy | Path | str,
+    env: Any = None,
+    *,
+    path: Path | str | None = None,
+    n_steps: int | None = None,
+    episodes: int | None = None,
+    num_envs: int = 64,
+    max_steps: int = 10_000,
+    seed: int = 0,
+) -> Log:
+    """Let a policy act, sampling its actions, and write every step to a Parquet file.
+
+    Args:
+        policy: a policy, a run directory, or a `policy.zip`.
+        env: a gymnax name, a simulated market's name, an environment object, or (environment,
+            parameters). By default the environment of the run directory, with the data that it
+            was trained on.
+        path: the file, .parquet; not written by default.
+        n_steps: steps in all, side by side in `num_envs` environments, rounded up to a multiple
+            of these. For learning.
+        episodes: instead, so many whole episodes, side by side. For estimates of values too.
+        max_steps: episodes that have not ended by then are left unfinished.
+
+    Returns: what was written.
+
+    Raises:
+        TradaxError: policy and environment do not fit, or an option is outside what is allowed.
+    """
+    name = env if isinstance(env, str) else ""
+    if path is not None:
+        check_name(path)
+    if env is None:
+        if isinstance(policy, Policy):
+            raise ConfigError("give the environment, or a run directory instead of the policy")
+        folder = Path(policy)
+        request = _request_of(folder)
+        frame = _saved_frame(request, folder) if request.data == "frame" else None
+        task, name = prepare(request, frame=frame), request.env
+        if task.members is not None:
+            raise ConfigError(
+                f"{folder} holds a policy for each of {', '.join(_names(request, task))}; give "
+                "one policy.zip, and (environment, parameters)"
+            )
+        assert isinstance(task.source, JaxSource)
+        environment, params = task.source.env, task.source.params
+    else:
+        environment, params = env if isinstance(env, tuple) else (env, None)
+        if isinstance(env, str) and env in discovery.environments():
+            if needs_bars(env):
+                raise ConfigError(
+                    f"{env} trades given prices; give a run directory, or (environment, parameters)"
+                )
+            env_module = discovery.module("envs", env)
+            environment, params = env_module.make(env_module.Config())
+    source = jax_source(environment, params, num_envs=num_envs)
+    if not isinstance(policy, Policy):
+        policy = load_policy(policy)
+    log = record(
+        policy,
+        source,
+        n_steps=n_steps,
+        episodes=episodes,
+        max_steps=max_steps,
+        seed=seed,
+        name=name or _object_name(env),
+    )
+    if path is not None:
+        write_log(log, path)
+    return log
+
+
+def _from_log(request: Request, task: Task) -> Task:
+    """The same task, learning from a file alone."""
+    assert request.offline is not None
+    if not discovery.flag("algorithms", request.algorithm, _LEARNS):
+        fit = [n for n in discovery.algorithms() if discovery.flag("algorithms", n, _LEARNS)]
+        raise ConfigError(
+            f"{request.algorithm} cannot learn from logged trajectories; these can: "
+            f"{', '.join(fit)}"
+        )
+    if task.members is not None:
+        raise ConfigError(
+            "a log trains one policy, and these data have several symbols with one each; choose "
+            "one of them (--symbols), or one policy for all (--shared-policy)"
+        )
+    assert isinstance(task.source, JaxSource)
+    log = read_log(request.offline)
+    source = logged_source(log, like=task.source, num_envs=task.source.num_envs)
+    return task._replace(source=source, log=log)
+
+
+def _log_facts(task: Task, policy: NetworkPolicy) -> dict[str, Any]:
+    """What the policy learned from, and how much the log knows of what it does now."""
+    assert task.log is not None
+    assert isinstance(task.source, LoggedSource)
+    log = task.log
+    ratio = log_ratios(policy, log, task.source.table)
+    fraction = effective_sample_size(np.exp(np.minimum(ratio, 60.0))) / len(log)
+    if fraction < _LEAST_SAMPLE:
+        warnings.warn(
+            f"the log knows little of what the policy does now: the effective sample size of its "
+            f"importance weights is {fraction:.1%} of {len(log):,} steps, under "
+            f"{_LEAST_SAMPLE:.0%}. Record more, with a policy closer to this one, or lower "
+            "behaviour_kl",
+            stacklevel=2,
+        )
+    return {
+        "file": log.source,
+        "steps": len(log),
+        "episodes": len(log.ends),
+        "mean_return": float(log.returns.mean()),
+        "effective_sample_fraction": fraction,
+    }
+
+
 def needs_bars(env: Any) -> bool:
     """Whether an environment trades given bars; else it simulates, or is not a market."""
     return isinstance(env, str) and "rivals" in discovery.functions("envs", env)
@@ -351,6 +484,8 @@ def _finish(request: Request, task: Task, folder: Path, trained: training.Traine
     outcome: dict[str, Any] = {"steps_per_second": round(trained.steps_per_second)}
     if not trained.interrupted:
         outcome |= held_out_test(request, task, folder, policies)
+        if task.log is not None:
+            outcome["offline"] = _log_facts(task, best[0])
         run_directory.write_json(folder / "summary.json", outcome)
         for name, tested in outcome.get("symbols", {names[0]: outcome}).items():
             figures = tested.get("strategies", {}).get("policy", {})

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from tradax.distributions import Categorical, DiagGaussian, Distribution
 from tradax.networks import MLP, RunningMoments
-from tradax.protocols import Actor, Policy
+from tradax.protocols import Actor, Logged, Policy
 from tradax.spaces import Observation, Spec
 
 Head = Literal["categorical", "gaussian"]
@@ -66,7 +66,7 @@ class NetworkPolicy(Policy):
 
 
 class PolicyActor(Actor):
-    """A policy that acts, and notes nothing else. For evaluation."""
+    """A policy that acts; where it samples, it notes the log-probability. For evaluation, logs."""
 
     policy: NetworkPolicy
     sample: bool = eqx.field(static=True)
@@ -77,7 +77,10 @@ class PolicyActor(Actor):
 
     def __call__(self, obs: Observation, memory: Any, key: jax.Array):
         actions = self.policy.distribution(obs)
-        return (actions.sample(key) if self.sample else actions.mode()), memory, ()
+        if not self.sample:
+            return actions.mode(), memory, ()
+        action = actions.sample(key)
+        return action, memory, Logged(actions.log_prob(action))
 
 
 class ActorCritic(eqx.Module):

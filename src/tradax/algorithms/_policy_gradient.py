@@ -292,7 +292,9 @@ class PolicyGradient(Algorithm):
         return learner._replace(moments=Moments(observations, returns, last)), experience
 
     def _near_behaviour(self, before: Learner, after: Learner, experience: Experience):
-        """Halve the step from `before` until the policy is within `behaviour_kl` of the log's."""
+        """Halve the policy's step until it is within `behaviour_kl` of the log's, or no further
+        than before. A value network of its own keeps its step.
+        """
         # The observations were scaled by the statistics of `before`.
         old, new = before.network, after.network
 
@@ -308,12 +310,15 @@ class PolicyGradient(Algorithm):
             size = jnp.where(halvings + 1 == _HALVINGS, 0.0, size / 2.0)
             return size, divergence(size), halvings + 1
 
+        bound = jnp.maximum(self.config.behaviour_kl, divergence(0.0))
         size, kl, _ = jax.lax.while_loop(
-            lambda s: (s[1] > self.config.behaviour_kl) & (s[2] < _HALVINGS),
+            lambda s: (s[1] > bound) & (s[2] < _HALVINGS),
             halve,
             (jnp.float32(1), divergence(1.0), 0),
         )
         network = jax.tree.map(lambda a, b: a + size * (b - a), old, new)
+        if network.critic is not None:
+            network = eqx.tree_at(lambda n: n.critic, network, new.critic)
         return after._replace(network=network), {"behaviour_kl": kl, "behaviour_step": size}
 
 

@@ -17,6 +17,8 @@ from tradax.protocols import Experience, Metrics
 from tradax.returns import n_step_return
 from tradax.spaces import Spec
 
+LEARNS_FROM_LOGS = True
+
 
 @config
 class Config(_policy_gradient.Config):

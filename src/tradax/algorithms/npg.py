@@ -23,6 +23,8 @@ from tradax.spaces import Spec
 
 _LARGEST = 2_000
 
+LEARNS_FROM_LOGS = True
+
 
 @config
 class Config(_natural_gradient.Config):

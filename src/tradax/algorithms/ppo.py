@@ -19,6 +19,8 @@ from tradax.policies import ActorCritic, distribution, head_of
 from tradax.protocols import Metrics
 from tradax.spaces import Spec
 
+LEARNS_FROM_LOGS = True
+
 
 @config
 class Config(_policy_gradient.Config):

@@ -21,6 +21,8 @@ from tradax.protocols import Experience, Metrics
 from tradax.returns import reward_to_go, total_return
 from tradax.spaces import Spec
 
+LEARNS_FROM_LOGS = True
+
 
 @config
 class Config(_policy_gradient.Config):

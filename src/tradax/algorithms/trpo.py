@@ -17,6 +17,8 @@ from tradax.optimise import backtrack
 from tradax.protocols import Metrics
 from tradax.spaces import Spec
 
+LEARNS_FROM_LOGS = True
+
 
 @config
 class Config(_natural_gradient.Config):
