@@ -5,6 +5,8 @@ import os
 import shutil
 import tempfile
 
+import pytest
+
 os.environ["JAX_PLATFORMS"] = "cpu"
 # Here programs are compiled for seconds and run for less.
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
@@ -18,3 +20,14 @@ def pytest_configure(config):
     from tradax import device  # after the environment is settled
 
     device.keep_compiled_programs()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forget_programs():
+    """Each compiled program holds several memory maps, of which a process can have only so many
+    (65,530 by default): beyond that the compiler crashes.
+    """
+    yield
+    import jax
+
+    jax.clear_caches()

@@ -1,5 +1,6 @@
 """The posterior covers the truth, is the same for the same seed, and says nothing of nothing."""
 
+import jax
 import numpy as np
 import pytest
 
@@ -8,6 +9,14 @@ from tradax.evaluation import posterior as module
 from tradax.evaluation.posterior import sharpe_posterior
 
 DAYS = 252.0
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compile_well():
+    """A sampler runs for longer than it compiles."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
 
 
 def test_posterior_covers_the_true_sharpe_ratio_of_a_policy_that_is_half_in_cash():
