@@ -66,4 +66,26 @@ class DiagGaussian(eqx.Module):
         return jnp.sum(jnp.broadcast_to(terms, self.mean.shape), axis=-1)
 
 
-Distribution = Categorical | DiagGaussian
+class Point(eqx.Module):
+    """One action for sure."""
+
+    action: jax.Array
+
+    def sample(self, key: jax.Array) -> jax.Array:
+        return self.action
+
+    def mode(self) -> jax.Array:
+        return self.action
+
+    def log_prob(self, action: jax.Array) -> jax.Array:
+        return jnp.where(jnp.all(action == self.action, axis=-1), 0.0, -jnp.inf)
+
+    def entropy(self) -> jax.Array:
+        return jnp.zeros(self.action.shape[:-1])
+
+    def kl(self, other: "Point") -> jax.Array:
+        """KL(self || other)."""
+        return jnp.where(jnp.all(self.action == other.action, axis=-1), 0.0, jnp.inf)
+
+
+Distribution = Categorical | DiagGaussian | Point

@@ -152,7 +152,9 @@ class LoggedSource(Source):
             table=self.table,
         )
 
-    def episodes(self, actor: Actor, key: jax.Array, limit: int) -> tuple[jax.Array, jax.Array]:
+    def episodes(
+        self, actor: Actor, key: jax.Array, limit: int, *, copies: int = 1
+    ) -> tuple[jax.Array, jax.Array]:
         raise TradaxError(
             "a log cannot be played; evaluate the policy in an environment, or estimate its value "
             "with tradax.off_policy_value"

@@ -12,7 +12,7 @@ import itertools
 import json
 import zipfile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import equinox as eqx
 import jax
@@ -22,7 +22,7 @@ import numpy as np
 from tradax.errors import ModelFileError
 from tradax.files import write_atomic
 from tradax.networks import ACTIVATIONS, RunningMoments, mlp
-from tradax.policies import NetworkPolicy
+from tradax.policies import Head, NetworkPolicy
 from tradax.spaces import ActionSpec, Spec
 
 FORMAT = "tradax-policy"
@@ -144,7 +144,7 @@ def _blank(description: Any, path: Path) -> NetworkPolicy:
         )
         hidden = tuple(_positive(h) for h in description["hidden_sizes"])
         head, activation = description["head"], description["activation"]
-        if activation not in ACTIVATIONS or head not in ("categorical", "gaussian"):
+        if activation not in ACTIVATIONS or head not in get_args(Head):
             raise KeyError("activation")
         if len(low) != len(high) or spec.action.size < 1 or len(hidden) > 64:
             raise KeyError("spec")

@@ -6,12 +6,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from tradax.distributions import Categorical, DiagGaussian, Distribution
+from tradax.distributions import Categorical, DiagGaussian, Distribution, Point
 from tradax.networks import MLP, RunningMoments
 from tradax.protocols import Actor, Logged, Policy
 from tradax.spaces import Observation, Spec
 
-Head = Literal["categorical", "gaussian"]
+Head = Literal["categorical", "gaussian", "squashed"]
 
 
 def head_of(spec: Spec) -> Head:
@@ -43,7 +43,10 @@ class NetworkPolicy(Policy):
         if self.normalizer is not None:
             assert isinstance(obs, jax.Array)
             obs = self.normalizer(obs)
-        return distribution(self.head, self.network(obs, table), self.log_std)
+        outputs = self.network(obs, table)
+        if self.head == "squashed":
+            return Point(self.spec.action.squash(outputs))
+        return distribution(self.head, outputs, self.log_std)
 
     def act(self, obs: jax.Array, key: jax.Array | None = None) -> jax.Array:
         """The action for observations as the environment gives them, clipped to the bounds.

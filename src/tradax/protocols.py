@@ -108,8 +108,14 @@ class Source(eqx.Module):
         """Act for `n_steps` steps in every environment."""
 
     @abc.abstractmethod
-    def episodes(self, actor: Actor, key: jax.Array, limit: int) -> tuple[jax.Array, jax.Array]:
+    def episodes(
+        self, actor: Actor, key: jax.Array, limit: int, *, copies: int = 1
+    ) -> tuple[jax.Array, jax.Array]:
         """Play one episode in every environment, at most `limit` steps; stop when all have ended.
+
+        Args:
+            copies: so many times in a row the same chances come again: environment i and
+                environment i + num_envs / copies start alike and meet the same noise.
 
         Returns: returns [B], lengths [B].
         """
@@ -146,8 +152,8 @@ class Algorithm(eqx.Module):
 
     def collect(
         self, learner: Any, source: Source, carry: Any, key: jax.Array
-    ) -> tuple[Any, Experience, Finished]:
-        """Gather what one update needs."""
+    ) -> tuple[Any, Any, Finished]:
+        """Gather what one update needs: what `learn` takes, for most algorithms `Experience`."""
         return source.collect(carry, self.actor(learner), key, self.config.n_steps)
 
 

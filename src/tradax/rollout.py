@@ -44,7 +44,15 @@ class JaxSource(Source):
         return None
 
     def reset(self, key: jax.Array, actor: Actor) -> Carry:
-        env_state, obs = jax.vmap(self._reset_one)(jax.random.split(key, self.num_envs))
+        return self._reset(self._keys(key), actor)
+
+    def _keys(self, key: jax.Array, copies: int = 1) -> jax.Array:
+        """[num_envs]"""
+        different = jax.random.split(key, self.num_envs // copies)
+        return different if copies == 1 else jnp.tile(different, copies)
+
+    def _reset(self, keys: jax.Array, actor: Actor) -> Carry:
+        env_state, obs = jax.vmap(self._reset_one)(keys)
         zeros = jnp.zeros(self.num_envs)
         return Carry(env_state, obs, actor.initial_memory(self.num_envs), zeros, zeros)
 
@@ -93,19 +101,19 @@ class JaxSource(Source):
         (carry, sums), record = jax.lax.scan(one_step, (carry, Finished(zeros, zeros, zeros)), keys)
         return carry, Experience(*record, table), jax.tree.map(jnp.sum, sums)
 
-    def episodes(self, actor: Actor, key: jax.Array, limit: int) -> tuple[jax.Array, jax.Array]:
+    def episodes(
+        self, actor: Actor, key: jax.Array, limit: int, *, copies: int = 1
+    ) -> tuple[jax.Array, jax.Array]:
         see, actor = self._prepare(actor, self.table(), limit)
         reset_key, key = jax.random.split(key)
-        carry = self.reset(reset_key, actor)
+        carry = self._reset(self._keys(reset_key, copies), actor)
 
         def one_step(state, step_key):
             carry, alive = state
             act_key, env_key = jax.random.split(step_key)
             action, memory, _ = actor(see(carry.obs), carry.memory, act_key)
             step = jax.vmap(self._step_one)(
-                jax.random.split(env_key, self.num_envs),
-                carry.env_state,
-                self.spec.action.clip(action),
+                self._keys(env_key, copies), carry.env_state, self.spec.action.clip(action)
             )
             carry = Carry(
                 step.state,

@@ -51,6 +51,11 @@ class ActionSpec:
             return action
         return jnp.clip(action, jnp.array(self.low), jnp.array(self.high))
 
+    def squash(self, x: jax.Array) -> jax.Array:
+        """Any number to within the bounds, by tanh."""
+        low, high = jnp.array(self.low), jnp.array(self.high)
+        return low + (high - low) * (jnp.tanh(x) + 1.0) / 2.0
+
 
 @dataclass(frozen=True)
 class Spec:
