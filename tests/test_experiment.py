@@ -170,6 +170,9 @@ def test_environments_that_are_not_markets(tmp_path, env):
 def test_markets_that_simulate_their_prices_are_compared_with_known_rules(tmp_path, env, rivals):
     result = tradax.train(env=env, out=tmp_path / "run", **FAST)
     assert set(result.summary["strategies"]) >= {"policy"} | rivals
+    page = (result.run_dir / "report.html").read_text()
+    assert all(name.replace("_", " ") in page for name in rivals)
+    assert ("Shares left" in page) == ("execution" in env)
     again = experiment.retest(result.run_dir, write=False)
     assert again["strategies"] == result.summary["strategies"]
     with pytest.raises(ConfigError, match="simulates its prices and takes no data"):

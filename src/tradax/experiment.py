@@ -33,6 +33,7 @@ from tradax.model_file import load_policy, save_policy
 from tradax.policies import NetworkPolicy
 from tradax.protocols import Algorithm, Policy, Source
 from tradax.reporting.page import Report, summary, write_report
+from tradax.reporting.simulated import write_simulated
 from tradax.rollout import JaxSource, jax_source
 
 SECTIONS = ("features", "split")
@@ -519,7 +520,7 @@ def held_out_test(
         (policy,) = policies.values()
         source = task.single_sources[0]
         if request.env in discovery.environments():
-            return {"strategies": _simulated(request, policy, source)}
+            return {"strategies": _simulated(request, task, folder, policy, source, write)}
         score = evaluate(policy, (source.env, source.params), seed=request.seed + 1)
         return {"mean_return": score.mean, "std_return": score.std, "episodes": 100}
     tested = {}
@@ -539,17 +540,41 @@ def held_out_test(
 
 
 def _simulated(
-    request: Request, policy: NetworkPolicy, source: JaxSource
+    request: Request,
+    task: Task,
+    folder: Path,
+    policy: NetworkPolicy,
+    source: JaxSource,
+    write: bool,
 ) -> dict[str, dict[str, Any]]:
     """Strategy -> figures over simulated paths, the policy's and those of known rules."""
     module = importlib.import_module(f"tradax.evaluation.{request.env}")
     known = importlib.import_module(f"tradax.envs.{request.env}_baselines")
     strategies = {"policy": policy, **known.baselines(source.env, source.params)}
-    figures = {}
-    for name, strategy in strategies.items():
-        result = module.assess(strategy, source.env, source.params, seed=request.seed + 1)
-        figures[name] = {k: v for k, v in vars(result).items() if isinstance(v, int | float)}
-    return figures
+    results = {
+        name: module.assess(strategy, source.env, source.params, seed=request.seed + 1)
+        for name, strategy in strategies.items()
+    }
+    if write:
+        rows = read_rows(task.folders[0] / "metrics.jsonl")
+        manifest = run_directory.read_json(folder / "manifest.json")
+        write_simulated(
+            folder / "report.html",
+            f"{request.algorithm} on {request.env}",
+            results,
+            learning=rows,
+            settings=_all_settings(request, markets=False),
+            run={
+                "command": manifest["command"],
+                "seed": request.seed,
+                "versions": manifest["versions"],
+                "timesteps": rows[-1]["timesteps"] if rows else 0,
+            },
+        )
+    return {
+        name: {k: v for k, v in vars(result).items() if isinstance(v, int | float)}
+        for name, result in results.items()
+    }
 
 
 def _report(request, task: Task, folder: Path, policy, index: int, source) -> Report:
@@ -660,12 +685,12 @@ def _data_facts(task: Task) -> dict[str, Any]:
     }
 
 
-def _all_settings(request: Request) -> dict[str, dict[str, Any]]:
-    """Every option that the run used, defaults included."""
+def _all_settings(request: Request, *, markets: bool = True) -> dict[str, dict[str, Any]]:
+    """Every option that the run used, defaults included; features only where there is data."""
     modules: list[ModuleType] = [
         discovery.module("algorithms", request.algorithm),
         discovery.module("envs", request.env),
-        features,
+        *((features,) if markets else ()),
     ]
     return {
         section(m.Config): to_dict(from_dict(m.Config, request.settings.get(section(m.Config), {})))

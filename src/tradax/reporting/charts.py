@@ -22,6 +22,8 @@ WINE, INDIGO, BROWN = "#882255", "#332288", "#8a5a00"
 # For areas, which need less contrast than lines: all of the palette but its black and yellow.
 AREAS = (BLUE, "#E69F00", GREEN, "#CC79A7", VERMILLION, "#56B4E9", INDIGO, BROWN)
 
+COLORS = (BLUE, VERMILLION, GREEN, WINE, INDIGO, BROWN, GREY, INK)
+
 NAMES = {
     "policy": "Policy, net",
     "gross": "Policy, gross",
@@ -128,7 +130,7 @@ def _equity(backtest: Backtest, rows: np.ndarray) -> Chart:
     curves = strategies(backtest)
     x = _dates(backtest.policy.timestamps[rows])
     data = [
-        _line(NAMES.get(name, escape(name)), x, curve.net_worth[rows], _LINES.get(name, {}))
+        line(NAMES.get(name, escape(name)), x, curve.net_worth[rows], _LINES.get(name, {}))
         for name, curve in curves.items()
     ]
     ends = ", ".join(
@@ -139,7 +141,7 @@ def _equity(backtest: Backtest, rows: np.ndarray) -> Chart:
         "Net worth",
         f"Net worth starts at {backtest.policy.net_worth[0]:,.0f} and ends at: {ends}.",
         data,
-        _layout(x, yaxis={"title": {"text": "Net worth"}, "tickformat": ",.4~s"}),
+        plot_layout(x, yaxis={"title": {"text": "Net worth"}, "tickformat": ",.4~s"}),
         440,
         log_toggle=True,
     )
@@ -151,7 +153,7 @@ def _drawdown(backtest: Backtest, rows: np.ndarray) -> Chart:
     data = []
     for name, curve in curves.items():
         peak = np.maximum.accumulate(curve.net_worth)
-        trace = _line(NAMES[name], x, (curve.net_worth / peak - 1.0)[rows], _LINES[name])
+        trace = line(NAMES[name], x, (curve.net_worth / peak - 1.0)[rows], _LINES[name])
         if name == "policy":
             trace |= {"fill": "tozeroy", "fillcolor": "rgba(0, 114, 178, 0.15)"}
         data.append(trace)
@@ -162,7 +164,7 @@ def _drawdown(backtest: Backtest, rows: np.ndarray) -> Chart:
         f"Loss from the highest net worth so far. At worst {worst['policy']:.1%} for the policy "
         f"and {worst['buy_and_hold']:.1%} for buy and hold.",
         data,
-        _layout(x, yaxis={"title": {"text": "Drawdown"}, "tickformat": ".0%"}),
+        plot_layout(x, yaxis={"title": {"text": "Drawdown"}, "tickformat": ".0%"}),
         300,
     )
 
@@ -173,8 +175,8 @@ def _position(backtest: Backtest, rows: np.ndarray) -> Chart:
     x = [stamps[row] for row in rows]
     worth = np.where(curve.net_worth[1:] > 0, curve.net_worth[1:], np.nan)
     weight = np.concatenate([[0.0], curve.shares * curve.price[1:] / worth])
-    price = _line("Price", x, curve.price[rows], {"color": GREY, "width": 1.5})
-    held = _line("Share of net worth invested", x, weight[rows], {"color": BLUE, "width": 1})
+    price = line("Price", x, curve.price[rows], {"color": GREY, "width": 1.5})
+    held = line("Share of net worth invested", x, weight[rows], {"color": BLUE, "width": 1})
     held |= {"yaxis": "y2", "fill": "tozeroy", "fillcolor": "rgba(0, 114, 178, 0.15)"}
     held["line"] = held["line"] | {"shape": "hv"}
     held["showlegend"] = False
@@ -206,7 +208,7 @@ def _position(backtest: Backtest, rows: np.ndarray) -> Chart:
                 }
             )
     buys, sells = np.count_nonzero(curve.change > 0), np.count_nonzero(curve.change < 0)
-    layout = _layout(
+    layout = plot_layout(
         x,
         yaxis={"title": {"text": "Price"}, "domain": [0.42, 1.0]},
         yaxis2={"title": {"text": "Weight"}, "domain": [0.0, 0.33], "tickformat": ".0%"},
@@ -249,14 +251,14 @@ def _weights(backtest: Backtest, rows: np.ndarray) -> Chart:
             area = sign * np.maximum(sign * weights, 0.0).sum(axis=1)
             if side == "short" and not area.any():
                 continue
-            line = {"color": "white", "width": 0.5, "shape": "hv"}
+            edge = {"color": "white", "width": 0.5, "shape": "hv"}
             data.append(
-                _line(escape(name), x, area[rows], line)
+                line(escape(name), x, area[rows], edge)
                 | {"stackgroup": side, "fillcolor": color, "legendgroup": escape(name)}
                 | {"showlegend": side == "long", "hovertemplate": "%{y:.1%}"}
             )
     if short > 0.0:
-        net = _line("Net", x, held.sum(axis=1)[rows], {"color": INK, "width": 1, "shape": "hv"})
+        net = line("Net", x, held.sum(axis=1)[rows], {"color": INK, "width": 1, "shape": "hv"})
         data.append(net | {"hovertemplate": "%{y:.1%}"})
     largest = ", ".join(f"{backtest.assets[i]} {mean[i]:.0%}" for i in order[:3])
     return Chart(
@@ -266,7 +268,7 @@ def _weights(backtest: Backtest, rows: np.ndarray) -> Chart:
         f"{np.maximum(curve.weights, 0.0).sum(axis=1).mean():.0%} and the short ones {short:.0%}; "
         f"the largest were in {largest}. Something was traded on {curve.metrics.trades:,} bars.",
         data,
-        _layout(x, yaxis={"title": {"text": "Weight"}, "tickformat": ".0%"}),
+        plot_layout(x, yaxis={"title": {"text": "Weight"}, "tickformat": ".0%"}),
         440,
     )
 
@@ -280,7 +282,7 @@ def _panels(learning, titles: dict[str, str], colors: tuple[str, ...]):
     if not names:
         return None
     data, said = [], []
-    layout = _layout([])
+    layout = plot_layout([])
     del layout["yaxis"]
     height = 1.0 / len(names)
     for index, name in enumerate(names):
@@ -294,7 +296,7 @@ def _panels(learning, titles: dict[str, str], colors: tuple[str, ...]):
         steps, values = [row["timesteps"] for row in rows], [row[name] for row in rows]
         few = len(rows) < 60
         data.append(
-            _line(escape(titles[name]), steps, np.asarray(values), {"color": colors[index]})
+            line(escape(titles[name]), steps, np.asarray(values), {"color": colors[index]})
             | {"yaxis": f"y{axis}", "mode": "lines+markers" if few else "lines"}
             | {"marker": {"size": 5}, "showlegend": False}
         )
@@ -338,7 +340,7 @@ def thinned(backtest: Backtest) -> np.ndarray:
     return np.array(sorted(kept))
 
 
-def _line(name: str, x: list, y: np.ndarray, line: dict[str, Any]) -> dict[str, Any]:
+def line(name: str, x: list, y: np.ndarray, line: dict[str, Any]) -> dict[str, Any]:
     return {
         "type": "scatter",
         "mode": "lines",
@@ -349,7 +351,7 @@ def _line(name: str, x: list, y: np.ndarray, line: dict[str, Any]) -> dict[str, 
     }
 
 
-def _layout(x: list, yaxis: dict[str, Any] | None = None, **axes: dict[str, Any]):
+def plot_layout(x: list, yaxis: dict[str, Any] | None = None, **axes: dict[str, Any]):
     """Args: x: charts with the same dates line up; empty: the data decide."""
     return {
         "autosize": True,

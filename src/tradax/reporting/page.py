@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from html import escape
 from pathlib import Path
 from string import Template
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -54,32 +54,103 @@ def write_report(path: Path | str, report: Report) -> None:
 
 def render(report: Report) -> str:
     """The page as HTML."""
+    charts = market_charts(report.backtest) + learning_charts(report.learning)
+    drawn = [figure(chart) for chart in charts if chart.name in _MARKET]
+    look_ahead = _LOOK_AHEAD if report.backtest.look_ahead else ""
+    return render_page(
+        report.title,
+        _span(report),
+        [
+            Section("verdict", "Verdict", look_ahead + _verdict(report.verdict)),
+            Section(
+                "test",
+                "Test",
+                "\n".join([NO_SCRIPT, *drawn, _thinned(report.backtest)]),
+                heading="The test span",
+            ),
+            learning_section(charts),
+            Section("figures-section", "Figures", _metrics_table(report.backtest)),
+            Section(
+                "posterior",
+                "Posterior",
+                _posterior(report),
+                heading="Posterior of the Sharpe ratio",
+            ),
+            settings_section(report.settings),
+            Section(
+                "data",
+                "Data",
+                _facts_table(
+                    "Data of this run", _in_words({"symbol": report.symbol} | report.data)
+                ),
+            ),
+            run_section(report.run),
+        ],
+        charts,
+    )
+
+
+class Section(NamedTuple):
+    """A part of the page."""
+
+    name: str
+    """Its id."""
+    label: str
+    """In the list of sections."""
+    body: str
+    """HTML."""
+    heading: str | None = None
+    """Where it is not the label."""
+
+
+def render_page(title: str, intro: str, sections: list[Section], charts: list[Chart]) -> str:
+    """A page of sections; `intro` is HTML, and charts are drawn where a section names them."""
     from plotly.offline import get_plotlyjs
 
-    charts = market_charts(report.backtest) + learning_charts(report.learning)
     figures = [{"name": chart.name, "data": chart.data, "layout": chart.layout} for chart in charts]
+    links = "\n".join(f'<li><a href="#{s.name}">{s.label}</a></li>' for s in sections)
     return Template((_FOLDER / "page.html").read_text(encoding="utf-8")).substitute(
-        title=escape(report.title),
+        title=escape(title),
+        intro=intro,
+        skip=f"Skip to the {sections[0].label.lower()}",
+        nav=f"<ul>\n{links}\n</ul>",
+        sections="\n".join(_section(section) for section in sections),
         style=(_FOLDER / "page.css").read_text(encoding="utf-8"),
         plotly=get_plotlyjs(),
         figures=_script_json(figures),
-        span=_span(report),
-        look_ahead=_LOOK_AHEAD if report.backtest.look_ahead else "",
-        verdict=_verdict(report.verdict),
-        market="\n".join(_figure(chart) for chart in charts if chart.name in _MARKET),
-        thinned=_thinned(report.backtest),
-        learning="\n".join(_figure(chart) for chart in charts if chart.name not in _MARKET)
-        or "<p>No learning curve was logged.</p>",
-        metrics=_metrics_table(report.backtest),
-        posterior=_posterior(report),
-        settings="\n".join(
-            _facts_table(f"Options of {section}", options)
-            for section, options in report.settings.items()
-        )
-        or "<p>No settings were recorded.</p>",
-        data=_facts_table("Data of this run", _in_words({"symbol": report.symbol} | report.data)),
-        run=_run(report.run),
     )
+
+
+def _section(section: Section) -> str:
+    heading = f"{section.name.removesuffix('-section')}-heading"
+    return f"""<section id="{section.name}" aria-labelledby="{heading}">
+<h2 id="{heading}">{section.heading or section.label}</h2>
+{section.body}
+</section>"""
+
+
+def learning_section(charts: list[Chart]) -> Section:
+    """Those of `charts` that show learning."""
+    drawn = [figure(chart) for chart in charts if chart.name in ("learning", "updates")]
+    return Section(
+        "learning-section",
+        "Learning",
+        "\n".join(drawn) or "<p>No learning curve was logged.</p>",
+    )
+
+
+def settings_section(settings: dict[str, dict[str, Any]]) -> Section:
+    """Args: settings: section -> option -> value."""
+    tables = [
+        _facts_table(f"Options of {section}", options) for section, options in settings.items()
+    ]
+    body = "\n".join(tables) or "<p>No settings were recorded.</p>"
+    return Section("settings", "Settings", f'<div class="columns">\n{body}\n</div>')
+
+
+def run_section(run: dict[str, Any]) -> Section:
+    """Command, versions, seed, speed."""
+    return Section("reproduce", "Reproduce", _run(run), heading="How to reproduce this")
 
 
 def summary(report: Report) -> dict[str, Any]:
@@ -114,6 +185,10 @@ def summary(report: Report) -> dict[str, Any]:
     )
 
 
+NO_SCRIPT = (
+    "<noscript><p>The charts need JavaScript; their captions and the table say the same in words."
+    "</p></noscript>"
+)
 _MARKET = ("equity", "drawdown", "position")
 _LOOK_AHEAD = """<p class="look-ahead" role="note"><strong>Look-ahead.</strong> Orders were filled
 at prices that the policy had already seen. No one can trade like that, and no figure on this page
@@ -146,7 +221,7 @@ def _verdict(verdict: Verdict) -> str:
     )
 
 
-def _figure(chart: Chart) -> str:
+def figure(chart: Chart) -> str:
     name = escape(chart.name)
     label = escape(f"Chart: {chart.title}. {chart.summary}")
     toggle = (
