@@ -17,6 +17,9 @@ class MarketEnvironment(Environment):
     `__init__`; two environments with equal fields are equal, so they share one compilation.
     """
 
+    rows_advance = True
+    """Whether no step of an episode goes further than to the next row of the table."""
+
     def market_table(self, params: Any) -> jax.Array:
         """Features [T, F], the same whatever the agent does."""
         raise NotImplementedError
