@@ -235,7 +235,7 @@ def test_only_rows_that_can_be_visited_are_tabulated():
         source = jax_source(env, params, num_envs=config.num_envs)
         algorithm = cem.make(config, source.spec, jnp.float32(1))
         learner, key = algorithm.init(jax.random.key(0)), jax.random.key(3)
-        population = 0.3 * jax.random.normal(jax.random.key(1), (8, learner.parameters.size))
+        population = jax.random.normal(jax.random.key(1), (8, learner.parameters.size))
         actor = algorithm.population_actor(population, jnp.arange(8))
         play = eqx.filter_jit(source.episodes)
         returns, lengths = play(actor, key, 20, copies=8 if same else 1)
