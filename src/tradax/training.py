@@ -10,15 +10,18 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
-from tradax import protocols
-from tradax.errors import ConfigError, TrainingError
+from tradax import parallel, protocols
+from tradax.config import section
+from tradax.errors import ConfigError, TradaxError, TrainingError
 from tradax.optimise import all_finite
 from tradax.protocols import Algorithm, Finished, Metrics, Policy, Source, TrainState
 
@@ -32,6 +35,9 @@ class Hook:
 
     def on_row(self, row: Row, member: int) -> None:
         """A row of metrics, averaged over the updates since the last one."""
+
+    def on_chunk(self, progress: "Progress") -> None:
+        """Some updates are done; `progress` may hold what is new."""
 
     def on_tick(self, timesteps: int, steps_per_second: float) -> None:
         """A chunk has ended."""
@@ -86,6 +92,7 @@ def train(
     log_rows: int = 100,
     hooks: Sequence[Hook] = (),
     resume: Progress | None = None,
+    mesh: Mesh | None = None,
 ) -> Trained:
     """Train until `total_timesteps` environment steps were taken, rounded up to whole updates.
 
@@ -96,8 +103,11 @@ def train(
         evaluate: score of a policy on validation data (larger is better); the best is kept.
         evaluations, log_rows: how often to evaluate and to log, spread evenly over the run.
         resume: go on from here; with the same arguments the result is the same as without a stop.
+        mesh: share the work of every update between these devices (`tradax.parallel`); the result
+            is that of one device, to float tolerance.
 
     Raises:
+        ConfigError: the algorithm does not split its work, or several members were asked for.
         TrainingError: a number is not finite. The error names the update and the quantity and
             carries the last good policy as `policy`.
     """
@@ -105,6 +115,9 @@ def train(
     algorithm = _with_arrays(algorithm, total_updates, members)
     axes = None if members is None else (0, None if shared_source else 0, 0)
     progress = start(algorithm, source, key, axes=axes) if resume is None else resume
+    if mesh is not None:
+        _check_mesh(algorithm, members)
+        source = replace(source, axis=parallel.AXIS)
     log_every = max(1, total_updates // max(log_rows, 1))
     evaluate_every = max(1, total_updates // max(evaluations, 1)) if evaluate else total_updates
     steps_per_update = algorithm.steps_per_update * (members or 1)
@@ -114,7 +127,11 @@ def train(
     clock = _Clock()
     length = 1
     with _interrupts() as interrupted:
-        while update < total_updates and not interrupted.is_set():
+        while update < total_updates:
+            length, stop = parallel.agree(length, interrupted.is_set())
+            if stop:
+                interrupted.set()
+                break
             milestone = min(
                 _next_multiple(update, log_every),
                 _next_multiple(update, evaluate_every),
@@ -123,15 +140,15 @@ def train(
             n = min(length, milestone - update)
             good = progress
             began = time.perf_counter()
-            state, sums, finite, done = _run_chunk(
-                algorithm, source, progress.state, progress.sums, np.int32(n), axes
-            )
+            state, sums, finite, done = _chunk(algorithm, source, progress, n, axes, mesh)
             finite, done = bool(finite), int(done)  # waits for the device
             seconds = time.perf_counter() - began
             clock.add(seconds, done * steps_per_update)
             length = max(1, min(4 * length, round(length * _CHUNK_SECONDS / max(seconds, 1e-6))))
             update += done
             progress = progress._replace(state=state, sums=sums)
+            for hook in hooks:
+                hook.on_chunk(progress)
             if not finite:
                 policy = _policy_of(algorithm, good.state.learner, axes)
                 raise _not_finite(update, sums, state, good, policy)
@@ -205,12 +222,51 @@ def start(algorithm: Algorithm, source: Source, key: jax.Array, *, axes: tuple |
     return _vmap(start_one, axes)(algorithm, source, key)
 
 
+def _check_mesh(algorithm: Algorithm, members: int | None) -> None:
+    if not algorithm.splits_over_devices:
+        raise ConfigError(
+            f"{section(type(algorithm.config))} does not split its work over devices; the searches "
+            "without gradients do (cem, evolution_strategies, genetic, ...)"
+        )
+    if members is not None:
+        raise ConfigError(
+            "several symbols with a policy each cannot be split over devices; choose one of them "
+            "(--symbols), or one policy for all (--shared-policy)"
+        )
+
+
+def _chunk(algorithm, source, progress: Progress, n: int, axes, mesh: Mesh | None):
+    state, sums, count = progress.state, progress.sums, np.int32(n)
+    if mesh is None:
+        return _run_chunk(algorithm, source, state, sums, count, axes, None)
+    try:
+        algorithm, source, state, sums, count = parallel.spread(
+            (algorithm, source, state, sums, count), mesh
+        )
+        done = _run_chunk(algorithm, source, state, sums, count, axes, mesh)
+        return parallel.here(jax.block_until_ready(done))
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1:
+            raise
+        raise TradaxError(
+            "another process of the job has gone, or its network: "
+            f"{str(error).splitlines()[0][:200]}. The last checkpoint is kept; start all "
+            "processes again with --resume"
+        ) from error
+
+
 @eqx.filter_jit
-def _run_chunk(algorithm, source, state: TrainState, sums: Sums, n, axes):
+def _run_chunk(algorithm, source, state: TrainState, sums: Sums, n, axes, mesh):
     """Up to `n` updates; stops after the first that yields a number that is not finite.
 
     Returns: state, sums, whether all is finite, updates done.
     """
+    if mesh is not None:
+        return parallel.everywhere(_updates, mesh)(algorithm, source, state, sums, n)
+    return _updates(algorithm, source, state, sums, n, axes)
+
+
+def _updates(algorithm, source, state, sums, n, axes=None):
 
     def one(algorithm, source, state):
         state, metrics, finished = protocols.step(algorithm, source, state)
