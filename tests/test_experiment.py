@@ -7,7 +7,7 @@ import pytest
 
 import tradax
 from probes import Bandit
-from tradax import experiment, training
+from tradax import experiment, held_out, preparation, training
 from tradax.algorithms import ppo
 from tradax.data import samples
 from tradax.errors import ConfigError, TradaxError
@@ -57,10 +57,10 @@ def test_two_runs_with_one_seed_are_identical_and_leave_what_was_promised(tmp_pa
     assert manifest["data"]["validation"][1] < manifest["data"]["test"][0]
 
     # Testing again gives the same figures, and a report can be written again.
-    again = experiment.retest(a, skip_posterior=True, write=False)
+    again = held_out.retest(a, skip_posterior=True, write=False)
     assert again["strategies"] == result.summary["strategies"]
     (a / "report.html").unlink()
-    experiment.retest(a, skip_posterior=True)
+    held_out.retest(a, skip_posterior=True)
     assert (a / "report.html").stat().st_size > 1_000_000
 
 
@@ -93,7 +93,7 @@ def test_a_portfolio_holds_all_symbols_with_one_policy_and_one_report(tmp_path):
     assert set(result.summary["strategies"]) >= {"policy", "buy_and_hold", "cash", "equal_weight"}
     assert [p.parent for p in result.run_dir.glob("**/report.html")] == [result.run_dir]
     assert "<h3>Weights</h3>" in (result.run_dir / "report.html").read_text()
-    again = experiment.retest(result.run_dir, skip_posterior=True, write=False)
+    again = held_out.retest(result.run_dir, skip_posterior=True, write=False)
     assert again["strategies"] == result.summary["strategies"]
     with pytest.raises(ConfigError, match="portfolio holds all symbols at once, with one policy"):
         tradax.train(env="portfolio", data=data, shared_policy=True, out=tmp_path / "b", **FAST)
@@ -102,8 +102,8 @@ def test_a_portfolio_holds_all_symbols_with_one_policy_and_one_report(tmp_path):
 
 def test_a_portfolio_may_be_of_one_symbol():
     data = "synthetic:gbm,bars=400"
-    request = experiment.Request(algorithm="ppo", env="portfolio", data=data, total_timesteps=1)
-    task = experiment.prepare(request)
+    request = preparation.Request(algorithm="ppo", env="portfolio", data=data, total_timesteps=1)
+    task = preparation.prepare(request)
     assert task.members is None
     assert [[market.symbol for market in held] for held in task.markets] == [["GBM"]]
     assert task.source.spec.action.size == 2
@@ -138,7 +138,7 @@ def test_a_frame_with_signals_trains_and_can_be_tested_again(tmp_path, kind):
     )
     names = json.loads((result.run_dir / "manifest.json").read_text())["data"]["features"]
     assert "alpha" in names
-    again = experiment.retest(result.run_dir, skip_posterior=True, write=False)
+    again = held_out.retest(result.run_dir, skip_posterior=True, write=False)
     assert again["strategies"] == result.summary["strategies"]
 
 
@@ -173,7 +173,7 @@ def test_markets_that_simulate_their_prices_are_compared_with_known_rules(tmp_pa
     page = (result.run_dir / "report.html").read_text()
     assert all(name.replace("_", " ") in page for name in rivals)
     assert ("Shares left" in page) == ("execution" in env)
-    again = experiment.retest(result.run_dir, write=False)
+    again = held_out.retest(result.run_dir, write=False)
     assert again["strategies"] == result.summary["strategies"]
     with pytest.raises(ConfigError, match="simulates its prices and takes no data"):
         tradax.train(env=env, data="sp500", out=tmp_path / "other", **FAST)

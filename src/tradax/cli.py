@@ -299,7 +299,7 @@ def _evaluate(options: RunOptions) -> int:
     from tradax import device
 
     device.keep_compiled_programs()
-    from tradax.experiment import retest
+    from tradax.held_out import retest
 
     _print_summary(retest(options.run, skip_posterior=options.skip_posterior, write=False))
     return 0
@@ -309,7 +309,7 @@ def _report(options: RunOptions) -> int:
     from tradax import device
 
     device.keep_compiled_programs()
-    from tradax.experiment import retest
+    from tradax.held_out import retest
 
     outcome = retest(options.run, skip_posterior=options.skip_posterior, write=True)
     print(_where(options.run, outcome))
@@ -320,7 +320,7 @@ def _collect(options: CollectOptions) -> int:
     from tradax import device
 
     device.keep_compiled_programs()
-    from tradax.experiment import collect
+    from tradax.offline import collect
 
     log = collect(
         options.run,

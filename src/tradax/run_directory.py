@@ -52,6 +52,12 @@ def create(out: Path | str | None, name: str, *, overwrite: bool = False) -> Pat
     raise TradaxError("the folder runs is full; give --out")
 
 
+def symbol_folder(symbol: str) -> str:
+    """A symbol as a folder's name: no separators, no leading dot."""
+    cleaned = "".join(c if c.isalnum() or c in "-_.^=" else "_" for c in symbol)
+    return cleaned.lstrip(".") or "_"
+
+
 def write_config(folder: Path, config: dict[str, Any]) -> None:
     text = yaml.safe_dump({"format": _FORMAT, **config}, sort_keys=False)
     write_atomic(folder / "config.yaml", text)
