@@ -10,7 +10,7 @@ from probes import Bandit
 from tradax import experiment, held_out, preparation, training
 from tradax.algorithms import ppo
 from tradax.data import samples
-from tradax.errors import ConfigError, TradaxError
+from tradax.errors import ConfigError, ModelFileError, TradaxError
 
 FAST = {
     "total_timesteps": 2_048,
@@ -62,6 +62,8 @@ def test_two_runs_with_one_seed_are_identical_and_leave_what_was_promised(tmp_pa
     (a / "report.html").unlink()
     held_out.retest(a, skip_posterior=True)
     assert (a / "report.html").stat().st_size > 1_000_000
+    written = json.loads((a / "summary.json").read_text())
+    assert written["steps_per_second"] == result.summary["steps_per_second"]
 
 
 def test_several_symbols_train_together_and_each_equals_its_own_run(tmp_path):
@@ -194,7 +196,7 @@ def test_an_interrupted_run_resumes_to_the_same_end(tmp_path, monkeypatch):
     stopped = tradax.train(data="sp500", out=tmp_path / "stopped", **FAST)
     assert stopped.interrupted
     assert not (tmp_path / "stopped" / "report.html").exists()
-    resumed = tradax.train(resume=tmp_path / "stopped", total_timesteps=2_048)
+    resumed = tradax.train(resume=tmp_path / "stopped")
     assert not resumed.interrupted
     assert untimed(resumed.run_dir / "metrics.jsonl") == untimed(whole.run_dir / "metrics.jsonl")
     for name in ("policy.zip", "policy-last.zip"):
@@ -227,6 +229,13 @@ def test_bad_requests_fail_before_anything_is_written(tmp_path, arguments, error
     with pytest.raises(error, match=message):
         tradax.train(out=out, **{**FAST, **arguments})
     assert not out.exists()
+
+
+def test_a_damaged_configuration_is_named(tmp_path):
+    for text in ("format: soon", "format: 99", "ppo", "{"):
+        (tmp_path / "config.yaml").write_text(text)
+        with pytest.raises(ModelFileError, match=r"config\.yaml"):
+            held_out.retest(tmp_path)
 
 
 def test_a_folder_with_something_in_it_is_not_touched(tmp_path):

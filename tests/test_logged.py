@@ -287,6 +287,9 @@ def test_recording_is_refused_where_it_makes_no_sense(tmp_path):
         tradax.collect(policy, "trading", n_steps=5)
     with pytest.raises(DataError, match=r"\.parquet"):
         tradax.collect(policy, Delayed(), n_steps=5, path=tmp_path / "log.csv")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(TradaxError, match=r"file/log\.parquet: cannot be written"):
+        tradax.collect(policy, Delayed(), n_steps=5, path=tmp_path / "file" / "log.parquet")
     windows = logged_source(record(policy, source, n_steps=5))
     with pytest.raises(TradaxError, match="cannot be played"):
         windows.episodes(policy.actor(sample=False), jax.random.key(0), 5)
@@ -362,7 +365,9 @@ def test_collecting_and_learning_from_the_command_line(tmp_path, capsys, monkeyp
     env = ["train", "--env", "CartPole-v1", *small]
     assert cli.main([*env, "--timesteps", "512", "--evaluations", "1", "--out", "a"]) == 0
     assert cli.main(["collect", "a", "log.parquet", "--steps", "1000"]) == 0
-    assert "1,024 steps in" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "1,024 steps in" in printed
+    assert "of them finished with a mean return of" in printed
     stepped = protocols.Source.collect
     monkeypatch.setattr("tradax.rollout.JaxSource.collect", stepped)  # abstract: must not be called
     from_file = [*env, "--offline", "log.parquet", "--timesteps", "1024", "--evaluations", "1"]
@@ -384,6 +389,10 @@ def test_collecting_and_learning_from_the_command_line(tmp_path, capsys, monkeyp
             "these can: a2c",
         ),
         (["train", "--env", "Acrobot-v1", "--offline", "moved.parquet"], "the environment has 6"),
+        (
+            ["train", "--env", "Acrobot-v1", "--offline", "moved.parquet"],
+            "recorded with 2 discrete actions; the environment has 3 discrete actions",
+        ),
         (["train", "--data", "AAPL", "MSFT", "--offline", "moved.parquet"], "--shared-policy"),
         (["collect", "nowhere", "x.parquet"], "not a run directory"),
         (["collect", "b", "x.csv"], "name the file .parquet"),

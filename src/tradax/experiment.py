@@ -59,7 +59,7 @@ def train(
     *,
     symbols: list[str] | None = None,
     signals: list[str] | None = None,
-    total_timesteps: int = 1_000_000,
+    total_timesteps: int | None = None,
     seed: int = 0,
     settings: dict[str, dict[str, Any]] | None = None,
     preprocessing: bool = True,
@@ -88,6 +88,7 @@ def train(
         symbols: which of the data's symbols; all by default, each with a policy of its own,
             except that a portfolio has one policy for all that it holds.
         signals: which extra columns are features; all numeric ones by default.
+        total_timesteps: 1,000,000 by default; with `resume`, as many as the run was to have.
         settings: options by section, for instance `{"ppo": {"learning_rate": 3e-4},
             "trading": {"commission_bps": 2}, "features": {"window": 5}}`.
         preprocessing: False gives the agent plain returns and signals, not normalised.
@@ -97,7 +98,8 @@ def train(
             environment then serves for validation and the test; `total_timesteps` counts logged
             steps, which are drawn again and again.
         out: a new folder; runs/NAME-1, -2, ... by default.
-        resume: a run folder to go on with; other arguments than `total_timesteps` are its own.
+        resume: a run folder to go on with; its own settings count, but that it may be given more
+            `total_timesteps`.
         progress: show progress on standard error.
 
     Raises:
@@ -110,7 +112,7 @@ def train(
     if resume is not None:
         folder = Path(resume)
         request = read_request(folder)
-        if total_timesteps > request.total_timesteps:
+        if total_timesteps is not None and total_timesteps > request.total_timesteps:
             request = dataclasses.replace(request, total_timesteps=total_timesteps)
         frame = saved_frame(request, folder)
     else:
@@ -128,7 +130,7 @@ def train(
             intersection=intersection,
             shared_policy=shared_policy,
             skip_posterior=skip_posterior,
-            total_timesteps=total_timesteps,
+            total_timesteps=1_000_000 if total_timesteps is None else total_timesteps,
             seed=seed,
             train_fraction=train_fraction,
             validation_fraction=validation_fraction,

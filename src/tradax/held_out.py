@@ -22,6 +22,8 @@ from tradax.reporting.simulated import write_simulated
 from tradax.rollout import JaxSource
 from tradax.training import Row
 
+_OF_TRAINING = ("steps_per_second", "offline")  # entries of summary.json
+
 
 def held_out_test(
     request: Request,
@@ -74,6 +76,10 @@ def retest(
     names = policy_names(request, task)
     policies = {n: load_policy(f / "policy.zip") for n, f in zip(names, task.folders, strict=True)}
     outcome = held_out_test(request, task, folder, policies, write=write)
+    # What was said of the training stays: a test does not know it.
+    if (folder / "summary.json").exists():
+        said = run_directory.read_json(folder / "summary.json")
+        outcome = {name: said[name] for name in _OF_TRAINING if name in said} | outcome
     if write:
         run_directory.write_json(folder / "summary.json", outcome)
     return outcome

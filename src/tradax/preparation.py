@@ -111,9 +111,14 @@ def _without_bars(
 ) -> Task:
     """A market that simulates its prices, or an environment that is no market."""
     environment, params = env if isinstance(env, tuple) else (env or request.env, None)
-    if request.env in discovery.environments():
-        if request.data is not None:
-            raise ConfigError(f"{request.env} simulates its prices and takes no data; leave it out")
+    market = request.env in discovery.environments()
+    names = ("data", "symbols", "signals", "closes_only", "intersection")
+    if given := [name for name in names if getattr(request, name)]:
+        raise ConfigError(
+            f"{request.env} {'simulates its prices' if market else 'is no market'} and takes no "
+            f"data; leave out {', '.join(given)}"
+        )
+    if market:
         env_module = discovery.module("envs", request.env)
         environment, params = env_module.make(request.options_of(env_module))
     source = jax_source(environment, params, num_envs=num_envs)
