@@ -10,10 +10,10 @@ import pytest
 
 from tradax import training
 from tradax.algorithms import cem, evolution_strategies, genetic, hill_climbing, simulated_annealing
-from tradax.algorithms._evolution import Generation, PopulationActor
+from tradax.algorithms._evolution import Generation
 from tradax.envs import trading
 from tradax.envs.probes import Delayed, Target
-from tradax.errors import ConfigError
+from tradax.errors import ConfigError, ModelFileError
 from tradax.model_file import load_policy, save_policy
 from tradax.rollout import jax_source
 
@@ -27,6 +27,21 @@ def small(name, env, **options):
     )
     source = jax_source(env, num_envs=config.num_envs)
     return module.make(config, source.spec, jnp.float32(10)), source
+
+
+def drawn(algorithm, learner, key):
+    """The whole population."""
+    index = jnp.arange(algorithm.config.population_size)
+    return eqx.filter_jit(algorithm.individuals)(learner, key, index)
+
+
+@eqx.filter_jit
+def told(algorithm, learner, fitness, key, *, keep=True):
+    """After one generation of this fitness: learner, metrics."""
+    index = jnp.arange(algorithm.config.population_size)
+    population = algorithm.individuals(learner, key, index) if keep else None
+    generation = Generation(fitness, jnp.float32(0), key, population)
+    return algorithm.learn(learner, generation, jax.random.key(9))
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -61,8 +76,8 @@ def test_a_population_acts_as_each_of_its_networks_would():
     source = jax_source(env, env.default_params, num_envs=12)
     config = genetic.Config(population_size=4, elite_fraction=0.5, episodes=3, hidden_sizes=(8,))
     algorithm = genetic.make(config, source.spec, jnp.float32(1))
-    population = algorithm.init(jax.random.key(0)).own
-    actor = PopulationActor(jax.vmap(algorithm.unflatten)(population), source.spec)
+    population = drawn(algorithm, algorithm.init(jax.random.key(0)), jax.random.key(0))
+    actor = algorithm.population_actor(population, jnp.arange(4))
     carry = source.reset(jax.random.key(1), actor)
     table = source.table()
     action, _, _ = actor.tabulate(table)(carry.obs, (), jax.random.key(2))
@@ -87,18 +102,21 @@ def test_children_against_a_plain_reference():
     config = genetic.Config(population_size=10, mutation_rate=0.3, mutation_scale=0.5)
     algorithm, _ = small("genetic", "CartPole-v1")
     algorithm = genetic.make(config, algorithm.spec, jnp.float32(1))
-    ranked = np.arange(10)[:, None] * 100.0 + np.arange(7)  # a parent's number in the hundreds
-    key = jax.random.key(3)
-    children = np.asarray(algorithm.children(jnp.asarray(ranked, jnp.float32), key))
-    choose, cross, rate, scale = jax.random.split(key, 4)
-    parents = np.asarray(jax.random.randint(choose, (2, 8), 0, 2))
-    points = np.asarray(jax.random.randint(cross, (8, 1), 1, 7))[:, 0]
-    mutated = np.asarray(jax.random.bernoulli(rate, 0.3, (8, 7)))
-    noise = np.asarray(jax.random.normal(scale, (8, 7)))
-    for i in range(8):
-        first, second = ranked[parents[0, i]], ranked[parents[1, i]]
-        child = np.concatenate([first[: points[i]], second[points[i] :]])
-        np.testing.assert_allclose(children[i], child + mutated[i] * 0.5 * noise[i], rtol=1e-5)
+    parents = np.arange(2)[:, None] * 100.0 + np.arange(7)  # a parent's number in the hundreds
+    learner = algorithm.init(jax.random.key(0))._replace(own=jnp.float32(parents))
+    learner = learner._replace(updates=jnp.int32(1))
+    population = np.asarray(drawn(algorithm, learner, jax.random.key(3)))
+    np.testing.assert_array_equal(population[:2], parents)  # the elites, untouched
+    for index in range(2, 10):
+        choose, cross, rate, scale = jax.random.split(
+            jax.random.fold_in(jax.random.key(3), index), 4
+        )
+        mother, father = np.asarray(jax.random.randint(choose, (2, 1), 0, 2))[:, 0]
+        point = int(jax.random.randint(cross, (), 1, 7))
+        mutated = np.asarray(jax.random.bernoulli(rate, 0.3, (7,)))
+        noise = np.asarray(jax.random.normal(scale, (7,)))
+        child = np.concatenate([parents[mother][:point], parents[father][point:]])
+        np.testing.assert_allclose(population[index], child + mutated * 0.5 * noise, rtol=1e-5)
 
 
 @pytest.mark.parametrize("selection", ["truncation", "tournament"])
@@ -106,28 +124,43 @@ def test_children_against_a_plain_reference():
 def test_elites_are_kept_unchanged(crossover, selection):
     algorithm, _ = small("genetic", "CartPole-v1", crossover=crossover, selection=selection)
     learner = algorithm.init(jax.random.key(0))
+    key = jax.random.key(2)
+    population = drawn(algorithm, learner, key)
+    assert len(np.unique(np.asarray(population), axis=0)) == 16
     fitness = jax.random.normal(jax.random.key(1), (16,))
-    generation = Generation(learner.own, fitness, jnp.float32(0))
-    new, _ = algorithm.tell(learner, generation, jax.random.key(2))
+    new, _ = told(algorithm, learner, fitness, key)
     best = np.argsort(-np.asarray(fitness))[:4]  # a fifth of 16, rounded up
-    np.testing.assert_array_equal(new.own[:4], learner.own[best])
-    assert new.own.shape == learner.own.shape
-    np.testing.assert_array_equal(new.parameters, learner.own[best[0]])
+    np.testing.assert_array_equal(new.own[:4], population[best])
+    np.testing.assert_array_equal(drawn(algorithm, new, jax.random.key(4))[:4], population[best])
+    np.testing.assert_array_equal(new.parameters, population[best[0]])
     # A worse generation does not replace the best that was ever found.
-    worse, _ = algorithm.tell(new, generation._replace(fitness=fitness - 10), jax.random.key(3))
+    worse, _ = told(algorithm, new, fitness - 10, jax.random.key(4))
     np.testing.assert_array_equal(worse.parameters, new.parameters)
+    assert float(worse.best_fitness) == float(fitness.max())
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_what_was_kept_of_a_population_can_be_drawn_again(name):
+    algorithm, _ = small(name, "CartPole-v1")
+    learner = algorithm.init(jax.random.key(0))
+    fitness = jax.random.normal(jax.random.key(1), (16,))
+    for key in jax.random.split(jax.random.key(2), 2):
+        kept, _ = told(algorithm, learner, fitness, key)
+        again, _ = told(algorithm, learner, fitness, key, keep=False)
+        for one, other in zip(jax.tree.leaves(kept), jax.tree.leaves(again), strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+        learner = kept
 
 
 def test_evolution_strategies_climb_the_gradient_of_a_plane():
     algorithm, _ = small("evolution_strategies", "CartPole-v1", population_size=64)
-    learner = algorithm.init(jax.random.key(0))
-    population = algorithm.ask(learner, jax.random.key(1))
+    learner, key = algorithm.init(jax.random.key(0)), jax.random.key(1)
+    population = drawn(algorithm, learner, key)
     np.testing.assert_allclose(
         population[:32] + population[32:], jnp.tile(2 * learner.parameters, (32, 1)), atol=1e-5
     )
     slope = jax.random.normal(jax.random.key(2), learner.parameters.shape)
-    generation = Generation(population, population @ slope, jnp.float32(0))
-    new, _ = algorithm.tell(learner, generation, jax.random.key(3))
+    new, _ = told(algorithm, learner, population @ slope, key)
     moved = new.parameters - learner.parameters
     assert float(moved @ slope) > 0
     ranks = evolution_strategies.centred_ranks(jnp.array([3.0, 1.0, 2.0, 2.0]))
@@ -137,9 +170,8 @@ def test_evolution_strategies_climb_the_gradient_of_a_plane():
 def test_cross_entropy_takes_mean_and_deviation_of_the_elites():
     algorithm, _ = small("cem", "CartPole-v1", population_size=10, elite_fraction=0.3)
     learner = algorithm.init(jax.random.key(0))
-    population = algorithm.ask(learner, jax.random.key(1))
-    fitness = jnp.arange(10.0)
-    new, _ = algorithm.tell(learner, Generation(population, fitness, fitness[0]), None)
+    population = drawn(algorithm, learner, jax.random.key(1))
+    new, _ = told(algorithm, learner, jnp.arange(10.0), jax.random.key(1))
     np.testing.assert_allclose(new.parameters, population[7:].mean(axis=0), atol=1e-6)
     np.testing.assert_allclose(new.own, population[7:].std(axis=0), atol=1e-6)
 
@@ -147,17 +179,73 @@ def test_cross_entropy_takes_mean_and_deviation_of_the_elites():
 def test_hill_climbing_shrinks_on_success_and_grows_on_failure_within_bounds():
     algorithm, _ = small("hill_climbing", "CartPole-v1", population_size=3)
     learner = algorithm.init(jax.random.key(0))
-    population = algorithm.ask(learner, jax.random.key(1))
+    key = jax.random.key(1)
+    population = drawn(algorithm, learner, key)
     np.testing.assert_array_equal(population[0], learner.parameters)
-    better = Generation(population, jnp.array([1.0, 2.0, 3.0]), jnp.float32(0))
-    new, _ = algorithm.tell(learner, better, None)
+    new, _ = told(algorithm, learner, jnp.array([1.0, 2.0, 3.0]), key)
     np.testing.assert_array_equal(new.parameters, population[2])
     assert float(new.own) == pytest.approx(0.1 * 0.7)
-    worse = better._replace(fitness=jnp.array([4.0, 2.0, 3.0]))
     for _ in range(20):
-        new, _ = algorithm.tell(new, worse, None)
+        new, _ = told(algorithm, new, jnp.array([4.0, 2.0, 3.0]), key)
     np.testing.assert_array_equal(new.parameters, population[2])
     assert float(new.own) == 1.0
+
+
+def test_sampled_actions_differ_between_individuals_and_follow_the_softmax():
+    algorithm, source = small("cem", "CartPole-v1", population_size=400, actions="sampled")
+    learner = algorithm.init(jax.random.key(0))
+    carry = source.reset(jax.random.key(1), algorithm.actor(learner))
+    action, _, _ = algorithm.actor(learner)(carry.obs, (), jax.random.key(2))
+    logits = algorithm.unflatten(learner.parameters)(carry.obs)
+    expected = jax.nn.softmax(logits)[:, 1]
+    assert abs(float(action.mean() - expected.mean())) < 4 * 0.5 / 1600**0.5
+    algorithm, _ = small("cem", "Pendulum-v1", actions="sampled", action_noise=0.0)
+    greedy, _ = small("cem", "Pendulum-v1")
+    learner = algorithm.init(jax.random.key(0))
+    obs = jax.random.normal(jax.random.key(1), (64, 3))
+    act = [a.actor(learner)(obs, (), jax.random.key(2))[0] for a in (algorithm, greedy)]
+    np.testing.assert_array_equal(*act)
+
+
+def test_a_search_begins_at_a_saved_policy(tmp_path):
+    algorithm, _ = small("cem", "Pendulum-v1")
+    learner = algorithm.init(jax.random.key(7))
+    file = tmp_path / "policy.zip"
+    save_policy(algorithm.policy(learner), file, {})
+    for name in ALL:
+        warm, _ = small(name, "Pendulum-v1", initial_policy=str(file))
+        begun = warm.init(jax.random.key(0))
+        np.testing.assert_array_equal(begun.parameters, learner.parameters)
+    with pytest.raises(ConfigError, match=r"has hidden layers \[8\] with tanh"):
+        small("genetic", "Pendulum-v1", initial_policy=str(file), hidden_sizes=(9,))
+    with pytest.raises(ConfigError, match="was made for"):
+        small("genetic", "CartPole-v1", initial_policy=str(file))
+    with pytest.raises(ModelFileError, match=r"nowhere\.zip"):
+        small("genetic", "CartPole-v1", initial_policy=str(tmp_path / "nowhere.zip"))
+
+
+def test_only_rows_that_can_be_visited_are_tabulated():
+    # Equal starts and a short limit: a window of the table; different starts: flat observations.
+    env = trading.Trading()
+    params = env.default_params
+    for same in (True, False):
+        config = cem.Config(
+            population_size=8, episodes=2, episode_limit=20, hidden_sizes=(8,), same_episodes=same
+        )
+        source = jax_source(env, params, num_envs=config.num_envs)
+        algorithm = cem.make(config, source.spec, jnp.float32(1))
+        learner, key = algorithm.init(jax.random.key(0)), jax.random.key(3)
+        population = jax.random.normal(jax.random.key(1), (8, learner.parameters.size))
+        actor = algorithm.population_actor(population, jnp.arange(8))
+        play = eqx.filter_jit(source.episodes)
+        returns, lengths = play(actor, key, 20, copies=8 if same else 1)
+        assert (np.asarray(lengths) == 20).all()
+        one = source.of(2)
+        for p in range(8):
+            alone = algorithm.population_actor(population[p : p + 1], jnp.arange(p, p + 1))
+            expected, _ = eqx.filter_jit(one.episodes)(alone, key, 20, first=0 if same else 2 * p)
+            np.testing.assert_allclose(returns[2 * p : 2 * p + 2], expected, atol=2e-5)
+        assert len(np.unique(np.asarray(returns))) > 8
 
 
 def test_bad_options_are_refused():

@@ -1,7 +1,3 @@
-import dataclasses
-from typing import NamedTuple
-
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,17 +5,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tradax import training
-from tradax.algorithms import ppo
+import selling
+from selling import walk
 from tradax.data.pipeline import Market
 from tradax.data.splits import Span
 from tradax.envs import execution
 from tradax.envs import execution_baselines as baselines
-from tradax.envs._baselines import Plan
-from tradax.errors import ConfigError, DataError, TradaxError
+from tradax.errors import ConfigError, DataError
 from tradax.evaluation.execution import assess
 from tradax.rollout import jax_source
-from tradax.spaces import Factored
 
 # A sale that can be followed by hand.
 SMALL = {
@@ -36,24 +30,10 @@ SMALL = {
 SET_A = {"volatility": 0.144**0.5, "horizon": 60.0, "steps": 60, "risk_aversion": 1e-8}
 
 
-@eqx.filter_jit
-def walk(source, actor, key, n_steps):
-    return source.walk(actor, key, n_steps)
-
-
-class Sale(NamedTuple):
-    env: execution.Execution
-    params: execution.ExecutionParams
-    info: dict[str, np.ndarray]
-
-
-def sell(actions, market=None, train=None, seed=0, **options) -> Sale:
+def sell(actions, market=None, train=None, seed=0, **options) -> selling.Sale:
     """What the environment says at each step, as numpy arrays."""
     env, params = execution.make(execution.Config(**options), market, train)
-    plan = Plan(jnp.array(actions, jnp.float32)[:, None])
-    source = jax_source(env, params)
-    _, info = walk(source, plan, jax.random.key(seed), len(actions))
-    return Sale(env, params, {name: np.asarray(x) for name, x in info.items()})
+    return selling.follow(env, params, np.asarray(actions)[:, None], seed)
 
 
 def bars(seed, n=40, volume=None):
@@ -156,10 +136,7 @@ def test_without_noise_rewards_add_up_to_the_closed_form(reward, options):
     model = execution.closed_form(config)
     env, params = execution.make(config)
     source = jax_source(env, params)
-    for policy, trades in (
-        (baselines.almgren_chriss(env, params), model.trades()),
-        (baselines.twap(env, params), model.twap()),
-    ):
+    for policy, trades in selling.optimum_and_twap(baselines, env, params, model):
         actor = policy.actor(sample=False)
         _, info = walk(source, actor, jax.random.key(0), config.steps)
         np.testing.assert_allclose(info["sold"], trades, rtol=2e-4)
@@ -180,17 +157,11 @@ def test_simulated_sales_cost_what_the_closed_form_says(options):
     config = execution.Config(**options)
     model = execution.closed_form(config)
     env, params = execution.make(config)
-    for policy, trades in (
-        (baselines.almgren_chriss(env, params), model.trades()),
-        (baselines.twap(env, params), model.twap()),
-    ):
+    for policy, trades in selling.optimum_and_twap(baselines, env, params, model):
         result = assess(policy, env, params, paths=100_000, seed=1)
-        expected, sd = model.expected_shortfall(trades), np.sqrt(model.variance(trades))
-        assert abs(result.shortfall - expected) < 3 * sd / np.sqrt(100_000)
-        assert abs(result.sd - sd) < 3 * sd / np.sqrt(200_000)
+        selling.assert_costs_what_the_model_says(result, model, trades)
+        sd = np.sqrt(model.variance(trades))
         assert result.standard_error == pytest.approx(sd / np.sqrt(100_000), rel=0.02)
-        error = 4 * result.objective_error + 1e-5 * model.utility(trades)
-        assert abs(result.objective - model.utility(trades)) < error
         assert result.bps == pytest.approx(1e4 * result.shortfall / 5e7)
         np.testing.assert_allclose(result.trajectory, 1e6 - np.append(0, np.cumsum(trades)), atol=5)
 
@@ -241,14 +212,10 @@ def test_actions_say_what_fraction_is_sold_and_back(action):
 def test_a_schedule_acts_alike_on_flat_and_factored_observations():
     env, params = execution.make(execution.Config())
     policy = baselines.almgren_chriss(env, params)
-    state = env.reset_state(jax.random.key(0), params)
-    state, *_ = env.step_state(jax.random.key(0), state, jnp.zeros(1), params)
-    flat = env.get_obs(state, params)
-    factored = Factored(env.row(state)[None], env.account(state, params)[None])
-    act = policy.actor(sample=False)
-    np.testing.assert_array_equal(policy.act(flat), policy.actions[1])
-    for obs in (flat[None], factored):
-        np.testing.assert_array_equal(act(obs, (), jax.random.key(0))[0], policy.actions[1:2])
+    _, action = selling.assert_acts_alike_on_flat_and_factored_observations(
+        policy, env, params, jnp.zeros(1)
+    )
+    np.testing.assert_array_equal(action, policy.actions[1])
 
 
 def test_rates_cannot_express_selling_at_once():
@@ -328,41 +295,20 @@ def test_numbers_are_leaves_and_equal_choices_make_equal_environments():
     assert hash(made[0][0]) == hash(made[1][0])
     assert made[0][0] != execution.make(execution.Config(tick_size=0.01))[0]
     env = made[0][0]
-    params = jax.tree.map(lambda *x: jnp.stack(x), *(p for _, p in made))
-
-    def first_sale(params):
-        state = env.reset_state(jax.random.key(0), params)
-        action = env.actions(params.optimal_fraction, params)[0]
-        return env.step_state(jax.random.key(0), state, action, params)[3]["sold"]
-
-    sold = jax.jit(jax.vmap(first_sale))(params)
+    sold = selling.first_sales(
+        env, [p for _, p in made], lambda params: env.actions(params.optimal_fraction, params)[0]
+    )
     expected = [execution.closed_form(c).trades()[0] for c in configs]
     np.testing.assert_allclose(sold, expected, rtol=1e-4)
 
 
 def test_it_works_as_a_gymnax_environment_and_terminates_at_its_deadline():
-    env = execution.Execution()
-    params = env.default_params
-    obs, state = env.reset(jax.random.key(0), params)
-    assert obs.shape == env.observation_space(params).shape
-    ends = []
-    for k in range(6):
-        obs, state, _, terminated, truncated, info = env.step(
-            jax.random.key(k), state, jnp.zeros(1), params
-        )
-        ends.append(bool(terminated))
-        assert not truncated
-        assert np.isfinite(info["final_observation"]).all()
-    assert ends == [False] * 4 + [True, False]
+    selling.assert_terminates_at_its_deadline(execution.Execution(), n_assets=1)
 
 
 def test_ppo_learns_to_sell_nearly_as_well_as_the_closed_form():
     env, params = execution.make(execution.Config())
-    config = ppo.Config(n_steps=20, gamma=1.0, gae_lambda=1.0, initial_log_std=-2.0)
-    source = jax_source(env, params, num_envs=config.num_envs)
-    algorithm = ppo.make(config, source.spec, jnp.float32(1))
-    trained = training.train(algorithm, source, jax.random.key(0), total_timesteps=60_000)
-    result = assess(trained.policy, env, params, paths=4_096)
+    result = assess(selling.trained(env, params), env, params, paths=4_096)
     optimum = execution.closed_form(execution.Config()).utility()
     assert result.objective < 1.01 * optimum  # an even sale costs 1.37 times the optimum
     assert result.objective > 0.9999 * optimum
@@ -385,9 +331,6 @@ def test_bad_options_are_refused():
     with pytest.raises(DataError, match="needs volumes, and the data has none"):
         execution.make(execution.Config(volume_profile="bars"), no_volume)
     env, params = execution.make(execution.Config())
-    policy = baselines.twap(env, params)
-    with pytest.raises(TradaxError, match="paths is 1; it must be at least 2"):
-        assess(policy, env, params, paths=1)
-    foreign = dataclasses.replace(policy.spec, account=9)
-    with pytest.raises(TradaxError, match="the policy was made for"):
-        assess(baselines.Schedule(actions=policy.actions, spec=foreign), env, params, paths=2)
+    selling.assert_refuses_one_path_and_foreign_policies(
+        assess, baselines.twap(env, params), env, params
+    )

@@ -1,7 +1,5 @@
 import dataclasses
-from typing import NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,17 +9,16 @@ import scipy.optimize
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tradax import training
-from tradax.algorithms import ppo
+import selling
+from selling import walk
 from tradax.almgren_chriss import AlmgrenChriss, PortfolioAlmgrenChriss
 from tradax.envs import execution, portfolio_execution
 from tradax.envs import portfolio_execution_baselines as baselines
 from tradax.envs._baselines import Plan
 from tradax.envs.portfolio_execution import Config
-from tradax.errors import ConfigError, TradaxError
+from tradax.errors import ConfigError
 from tradax.evaluation.portfolio_execution import assess
 from tradax.rollout import jax_source
-from tradax.spaces import Factored
 
 # A sale that can be followed by hand: sell 100 of the first asset, buy 60 of the second.
 SMALL = {
@@ -46,24 +43,10 @@ DROP = [0.125 - 0.015, -0.3 + 0.025]
 ONE_WAY = {"volatilities": (0.95, 0.9, 0.4), "half_spreads": (0.05,), "risk_aversion": 3e-7}
 
 
-@eqx.filter_jit
-def walk(source, actor, key, n_steps):
-    return source.walk(actor, key, n_steps)
-
-
-class Sale(NamedTuple):
-    env: portfolio_execution.PortfolioExecution
-    params: portfolio_execution.PortfolioExecutionParams
-    info: dict[str, np.ndarray]
-
-
-def sell(actions, seed=0, **options) -> Sale:
+def sell(actions, seed=0, **options) -> selling.Sale:
     """What the environment says at each step, as numpy arrays."""
     env, params = portfolio_execution.make(Config(**options))
-    plan = Plan(jnp.array(actions, jnp.float32))
-    source = jax_source(env, params)
-    _, info = walk(source, plan, jax.random.key(seed), len(actions))
-    return Sale(env, params, {name: np.asarray(x) for name, x in info.items()})
+    return selling.follow(env, params, actions, seed)
 
 
 def test_an_even_sale_by_hand():
@@ -289,10 +272,7 @@ def test_rewards_add_up_to_the_utility(reward, options):
     model = portfolio_execution.closed_form(config)
     env, params = portfolio_execution.make(config)
     source = jax_source(env, params)
-    for policy, trades in (
-        (baselines.almgren_chriss(env, params), model.trades()),
-        (baselines.twap(env, params), model.twap()),
-    ):
+    for policy, trades in selling.optimum_and_twap(baselines, env, params, model):
         actor = policy.actor(sample=False)
         _, info = walk(source, actor, jax.random.key(0), config.steps)
         np.testing.assert_allclose(info["sold"], trades, atol=2.0)
@@ -312,16 +292,9 @@ def test_simulated_sales_cost_what_the_model_says(options):
     config = Config(**options)
     model = portfolio_execution.closed_form(config)
     env, params = portfolio_execution.make(config)
-    for policy, trades in (
-        (baselines.almgren_chriss(env, params), model.trades()),
-        (baselines.twap(env, params), model.twap()),
-    ):
+    for policy, trades in selling.optimum_and_twap(baselines, env, params, model):
         result = assess(policy, env, params, paths=100_000, seed=1)
-        expected, sd = model.expected_shortfall(trades), np.sqrt(model.variance(trades))
-        assert abs(result.shortfall - expected) < 3 * sd / np.sqrt(100_000)
-        assert abs(result.sd - sd) < 3 * sd / np.sqrt(200_000)
-        error = 4 * result.objective_error + 1e-5 * model.utility(trades)
-        assert abs(result.objective - model.utility(trades)) < error
+        selling.assert_costs_what_the_model_says(result, model, trades)
         assert result.bps == pytest.approx(1e4 * result.shortfall / (50e6 + 50e6 + 8e6))
         left = model.shares - np.cumsum(trades, axis=0)
         assert result.trajectory.shape == (6, 3)
@@ -434,16 +407,10 @@ def test_the_observation_is_the_clock_and_holdings_and_prices():
 def test_a_plan_acts_alike_on_flat_and_factored_observations():
     env, params = portfolio_execution.make(Config())
     policy = baselines.almgren_chriss(env, params)
-    state = env.reset_state(jax.random.key(0), params)
-    action = jnp.array([0.1, -0.4, 0.2])
-    state, *_ = jax.jit(env.step_state)(jax.random.key(0), state, action, params)
-    flat = env.get_obs(state, params)
-    factored = Factored(env.row(state)[None], env.account(state, params)[None])
-    act = policy.actor(sample=False)
-    for obs in (flat[None], factored):
-        action = act(obs, (), jax.random.key(0))[0]
-        np.testing.assert_array_equal(action, policy.act(flat)[None])
-    sold = env.sales(policy.act(flat), state.shares, state.step, params)
+    state, action = selling.assert_acts_alike_on_flat_and_factored_observations(
+        policy, env, params, jnp.array([0.1, -0.4, 0.2])
+    )
+    sold = env.sales(action, state.shares, state.step, params)
     expected = portfolio_execution.closed_form(Config()).gains()[1] @ np.asarray(state.shares)
     np.testing.assert_allclose(sold, expected, atol=1.0)
 
@@ -485,41 +452,21 @@ def test_numbers_are_leaves_and_equal_choices_make_equal_environments():
     assert hash(made[0][0]) == hash(made[1][0])
     assert made[0][0] != portfolio_execution.make(Config(action="rate"))[0]
     env = portfolio_execution.PortfolioExecution(action="rate")
-    params = jax.tree.map(lambda *x: jnp.stack(x), *(p for _, p in made))
-
-    def first_sale(params):
-        state = env.reset_state(jax.random.key(0), params)
-        return env.step_state(jax.random.key(0), state, jnp.zeros(3), params)[3]["sold"]
-
-    sold = jax.jit(jax.vmap(first_sale))(params)
+    sold = selling.first_sales(env, [p for _, p in made], lambda params: jnp.zeros(3))
     expected = [portfolio_execution.closed_form(c).trades()[0] for c in configs]
     np.testing.assert_allclose(sold, expected, rtol=1e-4)
 
 
 def test_it_works_as_a_gymnax_environment_and_terminates_at_its_deadline():
     env = portfolio_execution.PortfolioExecution()
-    params = env.default_params
-    obs, state = env.reset(jax.random.key(0), params)
-    assert obs.shape == env.observation_space(params).shape == (7,)
+    assert env.observation_space(env.default_params).shape == (7,)
     assert env.num_actions == 3
-    step, ends = jax.jit(env.step), []
-    for k in range(6):
-        obs, state, _, terminated, truncated, info = step(
-            jax.random.key(k), state, jnp.zeros(3), params
-        )
-        ends.append(bool(terminated))
-        assert not truncated
-        assert np.isfinite(info["final_observation"]).all()
-    assert ends == [False] * 4 + [True, False]
+    selling.assert_terminates_at_its_deadline(env, n_assets=3)
 
 
 def test_ppo_learns_to_sell_and_hedge_nearly_as_well_as_the_optimum():
     env, params = portfolio_execution.make(Config())
-    config = ppo.Config(n_steps=20, gamma=1.0, gae_lambda=1.0, initial_log_std=-2.0)
-    source = jax_source(env, params, num_envs=config.num_envs)
-    algorithm = ppo.make(config, source.spec, jnp.float32(1))
-    trained = training.train(algorithm, source, jax.random.key(0), total_timesteps=60_000)
-    result = assess(trained.policy, env, params, paths=4_096)
+    result = assess(selling.trained(env, params), env, params, paths=4_096)
     model = portfolio_execution.closed_form(Config())
     assert result.objective < 1.01 * model.utility()  # an even sale costs 1.80 times the optimum
     assert result.objective > 0.9999 * (model.utility() - model.round_trip_spread())
@@ -547,12 +494,9 @@ def test_bad_options_are_refused():
     with pytest.raises(ConfigError, match="simulates its own prices and takes no data"):
         portfolio_execution.make(Config(), object())
     env, params = portfolio_execution.make(Config())
-    policy = baselines.twap(env, params)
-    with pytest.raises(TradaxError, match="paths is 1; it must be at least 2"):
-        assess(policy, env, params, paths=1)
-    foreign = dataclasses.replace(policy, spec=dataclasses.replace(policy.spec, account=9))
-    with pytest.raises(TradaxError, match="the policy was made for"):
-        assess(foreign, env, params, paths=2)
+    selling.assert_refuses_one_path_and_foreign_policies(
+        assess, baselines.twap(env, params), env, params
+    )
 
 
 def test_numbers_outside_the_model_are_refused():

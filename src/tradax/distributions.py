@@ -32,8 +32,9 @@ class Categorical(eqx.Module):
     def entropy(self) -> jax.Array:
         return -jnp.sum(jnp.exp(self.log_probs) * self.log_probs, axis=-1)
 
-    def kl(self, other: "Categorical") -> jax.Array:
-        """KL(self || other)."""
+    def kl(self, other: "Distribution") -> jax.Array:
+        """KL(self || other), which is of the same kind."""
+        assert isinstance(other, Categorical)
         return jnp.sum(jnp.exp(self.log_probs) * (self.log_probs - other.log_probs), axis=-1)
 
 
@@ -58,8 +59,9 @@ class DiagGaussian(eqx.Module):
         log_std = jnp.broadcast_to(self.log_std, self.mean.shape)
         return jnp.sum(log_std + 0.5 * math.log(2 * math.pi * math.e), axis=-1)
 
-    def kl(self, other: "DiagGaussian") -> jax.Array:
-        """KL(self || other)."""
+    def kl(self, other: "Distribution") -> jax.Array:
+        """KL(self || other), which is of the same kind."""
+        assert isinstance(other, DiagGaussian)
         variance_ratio = jnp.exp(2 * (self.log_std - other.log_std))
         z = (self.mean - other.mean) * jnp.exp(-other.log_std)
         terms = 0.5 * (variance_ratio + z**2 - 1) + other.log_std - self.log_std
@@ -83,8 +85,9 @@ class Point(eqx.Module):
     def entropy(self) -> jax.Array:
         return jnp.zeros(self.action.shape[:-1])
 
-    def kl(self, other: "Point") -> jax.Array:
-        """KL(self || other)."""
+    def kl(self, other: "Distribution") -> jax.Array:
+        """KL(self || other), which is of the same kind."""
+        assert isinstance(other, Point)
         return jnp.where(jnp.all(self.action == other.action, axis=-1), 0.0, jnp.inf)
 
 

@@ -97,6 +97,7 @@ class LoggedSource(Source):
     table: jax.Array | None
     spec: Spec = eqx.field(static=True)
     num_envs: int = eqx.field(static=True)
+    axis: str | None = eqx.field(static=True, default=None)
 
     def reset(self, key: jax.Array, actor: Actor) -> tuple:
         return ()
@@ -129,7 +130,7 @@ class LoggedSource(Source):
         )
 
     def episodes(
-        self, actor: Actor, key: jax.Array, limit: int, *, copies: int = 1
+        self, actor: Actor, key: jax.Array, limit: int, *, copies: int = 1, first: Any = 0
     ) -> tuple[jax.Array, jax.Array]:
         raise TradaxError(
             "a log cannot be played; evaluate the policy in an environment, or estimate its value "

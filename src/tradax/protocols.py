@@ -7,6 +7,7 @@ as arguments, and `vmap` over them trains many seeds, symbols or settings at onc
 """
 
 import abc
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -63,6 +64,11 @@ class Actor(eqx.Module):
         """
         return self
 
+    @property
+    def tabulations(self) -> int:
+        """For how many networks `tabulate` works."""
+        return 1
+
     def initial_memory(self, batch: int) -> Any:
         """What the actor carries from step to step (exploration noise), for `batch` episodes."""
         return ()
@@ -91,6 +97,12 @@ class Source(eqx.Module):
 
     spec: eqx.AbstractVar[Spec]
     num_envs: eqx.AbstractVar[int]
+    axis: eqx.AbstractVar[str | None]
+    """Mesh axis over whose devices the work of an update is split; None on one device."""
+
+    def of(self, num_envs: int) -> "Source":
+        """The same with another number of environments."""
+        return replace(self, num_envs=num_envs)
 
     @property
     def jittable(self) -> bool:
@@ -109,13 +121,15 @@ class Source(eqx.Module):
 
     @abc.abstractmethod
     def episodes(
-        self, actor: Actor, key: jax.Array, limit: int, *, copies: int = 1
+        self, actor: Actor, key: jax.Array, limit: int, *, copies: int = 1, first: Any = 0
     ) -> tuple[jax.Array, jax.Array]:
         """Play one episode in every environment, at most `limit` steps; stop when all have ended.
 
         Args:
             copies: so many times in a row the same chances come again: environment i and
                 environment i + num_envs / copies start alike and meet the same noise.
+            first: number of the first environment, where others are played elsewhere: chances
+                belong to a number.
 
         Returns: returns [B], lengths [B].
         """
@@ -144,6 +158,15 @@ class Algorithm(eqx.Module):
     @abc.abstractmethod
     def policy(self, learner: Any) -> Policy:
         """What one deploys."""
+
+    def best(self, learner: Any) -> tuple[jax.Array, Policy] | None:
+        """Fitness and policy of the best ever tried, of an algorithm that keeps it."""
+        return None
+
+    @property
+    def splits_over_devices(self) -> bool:
+        """Whether its updates share work between the devices of `Source.axis`."""
+        return False
 
     @property
     @abc.abstractmethod

@@ -36,6 +36,7 @@ class JaxSource(Source):
     params: Any
     spec: Spec = eqx.field(static=True)
     num_envs: int = eqx.field(static=True)
+    axis: str | None = eqx.field(static=True, default=None)
 
     def table(self) -> jax.Array | None:
         """The market table [T, F] to which factored observations point."""
@@ -46,9 +47,10 @@ class JaxSource(Source):
     def reset(self, key: jax.Array, actor: Actor) -> Carry:
         return self._reset(self._keys(key), actor)
 
-    def _keys(self, key: jax.Array, copies: int = 1) -> jax.Array:
-        """[num_envs]"""
-        different = jax.random.split(key, self.num_envs // copies)
+    def _keys(self, key: jax.Array, copies: int = 1, first: Any = 0) -> jax.Array:
+        """[num_envs]: the keys of environments `first` and on."""
+        number = first + jnp.arange(self.num_envs // copies)
+        different = jax.vmap(lambda i: jax.random.fold_in(key, i))(number)
         return different if copies == 1 else jnp.tile(different, copies)
 
     def _reset(self, keys: jax.Array, actor: Actor) -> Carry:
@@ -102,18 +104,18 @@ class JaxSource(Source):
         return carry, Experience(*record, table), jax.tree.map(jnp.sum, sums)
 
     def episodes(
-        self, actor: Actor, key: jax.Array, limit: int, *, copies: int = 1
+        self, actor: Actor, key: jax.Array, limit: int, *, copies: int = 1, first: Any = 0
     ) -> tuple[jax.Array, jax.Array]:
-        see, actor = self._prepare(actor, self.table(), limit)
         reset_key, key = jax.random.split(key)
-        carry = self._reset(self._keys(reset_key, copies), actor)
+        carry = self._reset(self._keys(reset_key, copies, first), actor)
+        see, actor = self._prepare_episodes(actor, carry.obs, limit, copies)
 
-        def one_step(state, step_key):
+        def one_step(state, number):
             carry, alive = state
-            act_key, env_key = jax.random.split(step_key)
+            act_key, env_key = jax.random.split(jax.random.fold_in(key, number))
             action, memory, _ = actor(see(carry.obs), carry.memory, act_key)
             step = jax.vmap(self._step_one)(
-                self._keys(env_key, copies), carry.env_state, self.spec.action.clip(action)
+                self._keys(env_key, copies, first), carry.env_state, self.spec.action.clip(action)
             )
             carry = Carry(
                 step.state,
@@ -122,18 +124,15 @@ class JaxSource(Source):
                 carry.episode_return + jnp.where(alive, step.reward, 0.0),
                 carry.episode_length + alive,
             )
-            return (carry, alive & ~(step.terminated | step.truncated)), None
+            return (carry, alive & ~(step.terminated | step.truncated) & (number + 1 < limit)), None
 
         def block(state):
             steps, *rest = state
-            keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(steps + jnp.arange(_CHECK_EVERY))
-            rest, _ = jax.lax.scan(one_step, tuple(rest), keys)
+            rest, _ = jax.lax.scan(one_step, tuple(rest), steps + jnp.arange(_CHECK_EVERY))
             return (steps + _CHECK_EVERY, *rest)
 
         alive = jnp.ones(self.num_envs, bool)
-        _, carry, _ = jax.lax.while_loop(
-            lambda state: (state[0] < limit) & jnp.any(state[2]), block, (0, carry, alive)
-        )
+        _, carry, _ = jax.lax.while_loop(lambda state: jnp.any(state[2]), block, (0, carry, alive))
         return carry.episode_return, carry.episode_length
 
     def walk(self, actor: Actor, key: jax.Array, n_steps: int) -> tuple[jax.Array, dict]:
@@ -171,9 +170,30 @@ class JaxSource(Source):
         """How the actor is shown observations: by row if tabulating is less work, else flat."""
         if table is None:
             return (lambda obs: obs), actor
-        if table.shape[0] <= n_steps * self.num_envs:
+        if table.shape[0] * actor.tabulations <= n_steps * self.num_envs:
             return (lambda obs: obs), actor.tabulate(table)
         return (lambda obs: obs.flat(table)), actor
+
+    def _prepare_episodes(self, actor: Actor, start: Observation, limit: int, copies: int):
+        """The same, for episodes of which `copies` at a time begin at the same rows.
+
+        Of a long table only the rows that can be visited are tabulated: with many networks this
+        is one large product instead of a small one for each of them at every step.
+        """
+        table = self.table()
+        different, rows = self.num_envs // copies, limit + 1
+        if table is None or not self.env.rows_advance or different * rows >= table.shape[0]:
+            return self._prepare(actor, table, limit)
+        assert isinstance(start, Factored)
+        first = start.row[:different]
+        visited = jnp.minimum(first[:, None] + jnp.arange(rows), table.shape[0] - 1)
+        place = jnp.tile(jnp.arange(different) * rows - first, copies)
+
+        def see(obs: Factored) -> Factored:
+            # After its end an episode begins anew elsewhere, and no longer counts.
+            return obs._replace(row=jnp.clip(obs.row + place, 0, different * rows - 1))
+
+        return see, actor.tabulate(table[visited.ravel()])
 
     def _reset_one(self, key: jax.Array) -> tuple[Any, Observation]:
         if isinstance(self.env, MarketEnvironment):

@@ -3,9 +3,14 @@
 The fitness of an individual is the mean return of its episodes. All individuals play side by side
 in one program that ends as soon as their last episode does; with `same_episodes` they all meet
 the same starts and the same noise, so that luck does not choose between them.
+
+An individual is a function of the learner, a key and its number. Where the population is split
+over devices, each draws its own part, and draws again whichever individual turns out to be needed:
+what travels between devices is the fitness, whatever the size of the networks.
 """
 
 import abc
+import math
 from typing import Any, Literal, NamedTuple
 
 import equinox as eqx
@@ -13,7 +18,9 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from tradax.config import config, setting
+from tradax.config import config, section, setting
+from tradax.errors import ConfigError
+from tradax.model_file import load_policy
 from tradax.networks import MLP, mlp
 from tradax.policies import NetworkPolicy
 from tradax.protocols import Actor, Algorithm, Finished, Metrics, Source
@@ -32,6 +39,12 @@ class Config:
     """Most steps of an episode."""
     same_episodes: bool = True
     """All networks of a generation meet the same episodes."""
+    actions: Literal["greedy", "sampled"] = "greedy"
+    """While searching: the best action, or one drawn at random around it."""
+    action_noise: float = setting(default=0.3, least=0)
+    """Deviation of sampled continuous actions, before tanh."""
+    initial_policy: str | None = None
+    """A policy.zip of the same network to start from. None: random weights."""
     hidden_sizes: tuple[int, ...] = setting(default=(64, 64), least=1)
     """Width of each hidden layer."""
     activation: Literal["tanh", "relu", "elu", "gelu", "silu"] = "tanh"
@@ -49,7 +62,10 @@ class Learner(NamedTuple):
     parameters: jax.Array
     """[D]: what one deploys."""
     fitness: jax.Array
-    """Of `parameters` when they were last tried; -inf before."""
+    """Of `parameters` when they were last tried, or of what they were fitted to; -inf before."""
+    best: jax.Array
+    """[D]: the best individual ever; of equals the latest, which comes of a better population."""
+    best_fitness: jax.Array
     own: Any
     """What one algorithm keeps beside."""
     updates: jax.Array
@@ -58,28 +74,43 @@ class Learner(NamedTuple):
 class Generation(NamedTuple):
     """What `collect` gives to `learn`."""
 
-    population: jax.Array
-    """[P, D]"""
     fitness: jax.Array
     """[P]"""
     steps: jax.Array
     """Environment steps until each episode's end, in all."""
+    key: jax.Array
+    """With which the individuals were drawn."""
+    population: jax.Array | None
+    """[P, D], where one device has drawn them all."""
 
 
 class PopulationActor(Actor):
-    """Each individual acts in environments of its own: individual p in p E .. p E + E - 1."""
+    """Each individual acts in environments of its own: the p-th in p E .. p E + E - 1."""
 
     networks: MLP
     """Every leaf [P, ...]."""
+    index: jax.Array
+    """[P]: the individuals' numbers in the whole population."""
+    noise: jax.Array | None
+    """Scale of what is added to a network's outputs; None: act greedily."""
     spec: Spec = eqx.field(static=True)
 
+    @property
+    def tabulations(self) -> int:
+        return self.index.shape[0]
+
     def tabulate(self, table: jax.Array) -> "PopulationActor":
-        return PopulationActor(jax.vmap(lambda n: n.tabulate(table))(self.networks), self.spec)
+        networks = jax.vmap(lambda n: n.tabulate(table))(self.networks)
+        return PopulationActor(networks, self.index, self.noise, self.spec)
 
     def __call__(self, obs: Observation, memory: Any, key: jax.Array):
-        count = jax.tree.leaves(self.networks)[0].shape[0]
-        split = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), obs)
+        split = jax.tree.map(lambda x: x.reshape(self.index.shape[0], -1, *x.shape[1:]), obs)
         outputs = jax.vmap(lambda network, obs: network(obs))(self.networks, split)
+        if self.noise is not None:
+            # The largest of logits with Gumbel noise is a draw from their softmax.
+            draw = jax.random.gumbel if self.spec.action.discrete else jax.random.normal
+            keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(self.index)
+            outputs += self.noise * jax.vmap(lambda k: draw(k, outputs.shape[1:]))(keys)
         outputs = outputs.reshape(-1, outputs.shape[-1])
         if self.spec.action.discrete:
             return jnp.argmax(outputs, axis=-1), memory, ()
@@ -92,10 +123,12 @@ class Evolution(Algorithm):
     config: eqx.AbstractVar[Any]
     spec: eqx.AbstractVar[Spec]
     horizon: eqx.AbstractVar[jax.Array]
+    start: eqx.AbstractVar[jax.Array | None]
+    """Parameters [D] to begin with; None: random ones."""
 
     @abc.abstractmethod
-    def ask(self, learner: Learner, key: jax.Array) -> jax.Array:
-        """Parameters [P, D] of the networks to try."""
+    def individual(self, learner: Learner, key: jax.Array, index: jax.Array) -> jax.Array:
+        """Parameters [D] of one network to try; the same for the same key and number."""
 
     @abc.abstractmethod
     def tell(
@@ -109,16 +142,16 @@ class Evolution(Algorithm):
 
     def init(self, key: jax.Array) -> Learner:
         network_key, own_key = jax.random.split(key)
-        parameters = ravel_pytree(self.network(network_key))[0]
+        parameters = self.start
+        if parameters is None:
+            parameters = ravel_pytree(self.network(network_key))[0]
+        worst = jnp.float32(-jnp.inf)
         own = self.own(parameters, own_key)
-        return Learner(parameters, jnp.float32(-jnp.inf), own, jnp.int32(0))
+        return Learner(parameters, worst, parameters, worst, own, jnp.int32(0))
 
     def network(self, key: jax.Array) -> MLP:
         """A network before the search: a small last layer, so that no action is preferred."""
-        c = self.config
-        return mlp(
-            key, self.spec, c.hidden_sizes, self.spec.action.size, c.activation, output_scale=0.01
-        )
+        return _network(self.config, self.spec, key)
 
     def unflatten(self, parameters: jax.Array) -> MLP:
         """The network of flat parameters [D]."""
@@ -126,20 +159,49 @@ class Evolution(Algorithm):
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
         return ravel_pytree(zeros)[1](parameters)
 
+    def individuals(self, learner: Learner, key: jax.Array, index: jax.Array) -> jax.Array:
+        """Parameters [N, D] of the individuals with these numbers [N]."""
+        return jax.vmap(lambda i: self.individual(learner, key, i))(index)
+
+    def chosen(self, learner: Learner, generation: Generation, index: jax.Array) -> jax.Array:
+        """Parameters [..., D] of individuals that were tried; `learner` is that which drew them."""
+        if generation.population is not None:
+            return generation.population[index]
+        drawn = self.individuals(learner, generation.key, jnp.ravel(index))
+        return drawn.reshape(*index.shape, -1)
+
+    def population_actor(self, population: jax.Array, index: jax.Array) -> PopulationActor:
+        """Args: population: [N, D]; index: their numbers [N]."""
+        noise = None
+        if self.config.actions == "sampled":
+            scale = 1.0 if self.spec.action.discrete else self.config.action_noise
+            noise = jnp.asarray(scale, jnp.float32)
+        return PopulationActor(jax.vmap(self.unflatten)(population), index, noise, self.spec)
+
     def actor(self, learner: Learner) -> PopulationActor:
-        population = jnp.broadcast_to(
-            learner.parameters, (self.config.population_size, learner.parameters.size)
-        )
-        return PopulationActor(jax.vmap(self.unflatten)(population), self.spec)
+        index = jnp.arange(self.config.population_size)
+        same = jnp.broadcast_to(learner.parameters, (index.size, learner.parameters.size))
+        return self.population_actor(same, index)
 
     def policy(self, learner: Learner) -> NetworkPolicy:
+        return self.policy_of(learner.parameters)
+
+    def policy_of(self, parameters: jax.Array) -> NetworkPolicy:
+        """The policy of flat parameters [D]."""
         return NetworkPolicy(
-            network=self.unflatten(learner.parameters),
+            network=self.unflatten(parameters),
             log_std=None,
             normalizer=None,
             spec=self.spec,
             head="categorical" if self.spec.action.discrete else "squashed",
         )
+
+    def best(self, learner: Learner) -> tuple[jax.Array, NetworkPolicy]:
+        return learner.best_fitness, self.policy_of(learner.best)
+
+    @property
+    def splits_over_devices(self) -> bool:
+        return True
 
     @property
     def steps_per_update(self) -> int:
@@ -147,22 +209,101 @@ class Evolution(Algorithm):
         return self.config.num_envs * self.config.episode_limit
 
     def collect(self, learner: Learner, source: Source, carry: Any, key: jax.Array):
-        c = self.config
-        ask_key, play_key = jax.random.split(key)
-        population = self.ask(learner, ask_key)
-        actor = PopulationActor(jax.vmap(self.unflatten)(population), self.spec)
-        copies = c.population_size if c.same_episodes else 1
-        returns, lengths = source.episodes(actor, play_key, c.episode_limit, copies=copies)
-        fitness = returns.reshape(c.population_size, c.episodes).mean(axis=1)
-        finished = Finished(jnp.float32(returns.size), returns.sum(), lengths.sum())
-        return carry, Generation(population, fitness, lengths.sum()), finished
+        c, axis = self.config, source.axis
+        draw_key, play_key = jax.random.split(key)
+        size, first = c.population_size, 0
+        if axis is not None:
+            # Of a population that does not divide, the last individual plays more than once.
+            size = -(-size // jax.lax.axis_size(axis))
+            first = jax.lax.axis_index(axis) * size
+        number = first + jnp.arange(size)
+        index = jnp.minimum(number, c.population_size - 1)
+        population = self.individuals(learner, draw_key, index)
+        returns, lengths = source.of(size * c.episodes).episodes(
+            self.population_actor(population, index),
+            play_key,
+            c.episode_limit,
+            copies=size if c.same_episodes else 1,
+            first=0 if c.same_episodes else first * c.episodes,
+        )
+        counted = jnp.repeat(number < c.population_size, c.episodes)
+        fitness = returns.reshape(size, c.episodes).mean(axis=1)
+        played = Finished(*(jnp.sum(counted * x) for x in (1.0, returns, lengths)))
+        if axis is not None:
+            fitness = jax.lax.all_gather(fitness, axis, tiled=True)[: c.population_size]
+            played = jax.lax.psum(played, axis)
+        generation = Generation(
+            fitness, played.length_sum, draw_key, population if axis is None else None
+        )
+        return carry, generation, played
 
     def learn(self, learner: Learner, experience: Any, key: jax.Array) -> tuple[Learner, Metrics]:
+        fitness = experience.fitness
+        winner = jnp.argmax(fitness)
+        improved = fitness[winner] >= learner.best_fitness
+        best = jnp.where(improved, self.chosen(learner, experience, winner), learner.best)
+        learner = learner._replace(
+            best=best, best_fitness=jnp.maximum(fitness[winner], learner.best_fitness)
+        )
         learner, metrics = self.tell(learner, experience, key)
         metrics |= {
-            "fitness_mean": experience.fitness.mean(),
-            "fitness_best": experience.fitness.max(),
-            "fitness_sd": experience.fitness.std(),
+            "fitness_mean": fitness.mean(),
+            "fitness_best": fitness[winner],
+            "fitness_sd": fitness.std(),
+            "best_ever": learner.best_fitness,
             "steps_played": experience.steps,
         }
         return learner._replace(updates=learner.updates + 1), metrics
+
+
+def start_of(config: Config, spec: Spec) -> jax.Array | None:
+    """Parameters of `initial_policy`, flat; None where there is none.
+
+    Raises:
+        ConfigError: its network is not the one that is searched.
+        ModelFileError: no policy can be read from the file.
+    """
+    if config.initial_policy is None:
+        return None
+    policy = load_policy(config.initial_policy)
+    if policy.spec != spec:
+        raise ConfigError(
+            f"initial_policy {config.initial_policy} was made for {policy.spec}; this environment "
+            f"has {spec}"
+        )
+    wanted = jax.eval_shape(lambda: _network(config, spec, jax.random.key(0)))
+    shapes = [jax.tree.map(jnp.shape, jax.tree.leaves(n)) for n in (policy.network, wanted)]
+    if shapes[0] != shapes[1] or policy.network.activation != config.activation:
+        network = policy.network
+        hidden = [network.first.account.shape[1], *(x.bias.shape[0] for x in network.rest[:-1])]
+        raise ConfigError(
+            f"initial_policy {config.initial_policy} has hidden layers {hidden} with "
+            f"{network.activation}; take the same hidden_sizes and activation"
+        )
+    if policy.normalizer is not None:
+        raise ConfigError(
+            f"initial_policy {config.initial_policy} normalises its observations, and this search "
+            "does not; train it with normalize_observations off"
+        )
+    return ravel_pytree(policy.network)[0]
+
+
+def elite_count(config: Any, least: int, why: str) -> int:
+    """How many of `population_size` are in `elite_fraction`, rounded up.
+
+    Raises:
+        ConfigError: fewer than `least`; the message says why that is too few.
+    """
+    count = math.ceil(config.elite_fraction * config.population_size)
+    if count < least:
+        raise ConfigError(
+            f"{section(type(config))}.elite_fraction {config.elite_fraction:g} of "
+            f"{config.population_size} leaves fewer than {least} {why}"
+        )
+    return count
+
+
+def _network(config: Config, spec: Spec, key: jax.Array) -> MLP:
+    return mlp(
+        key, spec, config.hidden_sizes, spec.action.size, config.activation, output_scale=0.01
+    )

@@ -5,8 +5,9 @@ is the Hessian of the mean KL divergence from the policy before the update. F is
 products with vectors, so x is found by conjugate gradients. The critic is fitted on its own.
 """
 
+import abc
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,14 +16,9 @@ from jax.flatten_util import ravel_pytree
 from tradax.algorithms import _policy_gradient
 from tradax.algorithms._policy_gradient import Batch, Learner, PolicyGradient
 from tradax.config import config, setting
-from tradax.optimise import (
-    adam,
-    check_minibatches,
-    conjugate_gradient,
-    descend,
-    minibatch_epochs,
-)
-from tradax.policies import ActorCritic, distribution, head_of
+from tradax.optimise import check_minibatches, conjugate_gradient, descend, minibatch_epochs
+from tradax.policies import ActorCritic
+from tradax.protocols import Metrics
 
 
 @config
@@ -67,25 +63,48 @@ class Direction(NamedTuple):
     residual: jax.Array
     """Squared, of the linear equations."""
 
+    def size_for(self, kl: Any) -> jax.Array:
+        """Multiple of the direction at which the divergence is `kl`, to second order."""
+        return jnp.sqrt(2.0 * kl / jnp.maximum(self.curvature, 1e-12))
+
 
 class NaturalGradient(PolicyGradient):
     """Base of the algorithms that follow a natural gradient."""
 
+    @abc.abstractmethod
+    def step(
+        self, learner: Learner, found: Direction, batch: Batch, table, advantage: jax.Array
+    ) -> tuple[ActorCritic, Metrics]:
+        """How far to go. Returns: the networks with the new policy, metrics."""
+
     def optimiser_state(self, network: ActorCritic):
-        return adam(0.0, max_grad_norm=1.0).init(network.critic)  # type: ignore[arg-type]
+        return super().optimiser_state(network.critic)
+
+    def improve(
+        self, learner: Learner, batch: Batch, table: jax.Array | None, key: jax.Array
+    ) -> tuple[Learner, Metrics]:
+        old, batch = learner.network, batch.flat()
+        advantage = self.credit(batch)
+        found = self.direction(old, batch, table, advantage)
+        network, metrics = self.step(learner, found, batch, table, advantage)
+        learner, value_loss = self.fit_critic(learner._replace(network=network), batch, table, key)
+        return learner, self.diagnose(network, batch, table) | metrics | {
+            "kl": self.divergence(old, network, batch, table),
+            "value_loss": value_loss,
+            "gradient_norm": jnp.linalg.norm(found.gradient),
+            "cg_residual": found.residual,
+            "learning_rate": self.learning_rate(learner),
+        }
 
     def surrogate(self, network: ActorCritic, batch: Batch, table, advantage) -> jax.Array:
         """Mean of probability ratio times advantage."""
-        outputs = network.outputs(batch.obs, table)
-        actions = distribution(head_of(self.spec), outputs, network.log_std)
+        actions = self.actions(network, batch.obs, table)
         return batch.mean(jnp.exp(actions.log_prob(batch.action) - batch.log_prob) * advantage)
 
     def divergence(self, old: ActorCritic, new: ActorCritic, batch: Batch, table) -> jax.Array:
         """Mean KL(old || new) over the batch's observations."""
-        head = head_of(self.spec)
-        before = distribution(head, old.outputs(batch.obs, table), old.log_std)
-        after = distribution(head, new.outputs(batch.obs, table), new.log_std)
-        return batch.mean(jax.lax.stop_gradient(before).kl(after))  # type: ignore[arg-type]
+        before = jax.lax.stop_gradient(self.actions(old, batch.obs, table))
+        return batch.mean(before.kl(self.actions(new, batch.obs, table)))
 
     def fisher(self, network: ActorCritic, batch: Batch, table):
         """Flat parameters of the policy, and v -> (F + damping) v."""
@@ -119,7 +138,7 @@ class NaturalGradient(PolicyGradient):
     def fit_critic(self, learner: Learner, batch: Batch, table, key: jax.Array):
         """The learner with its critic fitted to the value targets, and the last epoch's loss."""
         c = self.config
-        optimiser = adam(self.learning_rate(learner), max_grad_norm=c.max_grad_norm)
+        optimiser = self.optimiser(self.learning_rate(learner))
 
         def loss(critic, batch):
             return 0.5 * batch.mean((critic(batch.obs, table)[..., 0] - batch.value_target) ** 2)

@@ -15,12 +15,14 @@ from typing import Any, Literal, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import optax
 
 from tradax.config import config, setting
+from tradax.distributions import Distribution
 from tradax.networks import RunningMoments, mlp
-from tradax.optimise import linear_anneal
+from tradax.optimise import adam, linear_anneal
 from tradax.policies import ActorCritic, NetworkPolicy, StochasticActor, distribution, head_of
-from tradax.protocols import Algorithm, Experience, Logged, Metrics, Source
+from tradax.protocols import Actor, Algorithm, Experience, Logged, Metrics, Source
 from tradax.returns import explained_variance, gae, importance_weight, standardise
 from tradax.spaces import Observation, Spec
 
@@ -108,10 +110,6 @@ class Batch(NamedTuple):
         """The mean over steps, weighted."""
         return jnp.mean(x if self.weight is None else self.weight * x)
 
-    def standardised(self) -> jax.Array:
-        """Advantages with zero mean and unit variance; zeros where all are equal."""
-        return standardise(self.advantage, self.weight)
-
 
 class PolicyGradient(Algorithm):
     """Base: collects, normalises, assigns credit; subclasses define how they improve."""
@@ -120,9 +118,13 @@ class PolicyGradient(Algorithm):
     spec: eqx.AbstractVar[Spec]
     horizon: eqx.AbstractVar[jax.Array]
 
-    @abc.abstractmethod
-    def optimiser_state(self, network: ActorCritic) -> Any:
+    def optimiser(self, learning_rate: Any) -> optax.GradientTransformation:
+        """How networks follow gradients."""
+        return adam(learning_rate, max_grad_norm=self.config.max_grad_norm)
+
+    def optimiser_state(self, network: Any) -> Any:
         """`Learner.opt_state` at the start."""
+        return self.optimiser(self.config.learning_rate).init(network)
 
     @abc.abstractmethod
     def improve(
@@ -169,7 +171,7 @@ class PolicyGradient(Algorithm):
         state = self.optimiser_state(network)
         return Learner(network, state, moments, self.own(network), jnp.int32(0))
 
-    def actor(self, learner: Learner) -> StochasticActor:
+    def actor(self, learner: Learner) -> Actor:
         return StochasticActor(learner.network, learner.moments.observations, self.spec)
 
     def policy(self, learner: Learner) -> NetworkPolicy:
@@ -199,6 +201,17 @@ class PolicyGradient(Algorithm):
         metrics["explained_variance"] = explained_variance(batch.value, batch.value_target)
         return learner._replace(updates=learner.updates + 1), metrics
 
+    def actions(self, network: ActorCritic, obs: Observation, table) -> Distribution:
+        """What the policy may do at observations [..., D]."""
+        return distribution(head_of(self.spec), network.outputs(obs, table), network.log_std)
+
+    def evaluate(
+        self, network: ActorCritic, obs: Observation, table
+    ) -> tuple[Distribution, jax.Array]:
+        """Actions and values [...] at observations."""
+        outputs, value = network(obs, table)
+        return distribution(head_of(self.spec), outputs, network.log_std), value
+
     def value(self, learner: Learner, obs: Observation, table: jax.Array | None) -> jax.Array:
         """Values [T, B] of observations as the statistics of `learner` scaled them."""
         return learner.network.value(obs, table)
@@ -221,10 +234,15 @@ class PolicyGradient(Algorithm):
             weight=weight,
         )
 
+    def credit(self, batch: Batch) -> jax.Array:
+        """Advantages as the losses take them: standardised (all equal: zeros), or as they are."""
+        if self.config.normalize_advantages:
+            return standardise(batch.advantage, batch.weight)
+        return batch.advantage
+
     def diagnose(self, network: ActorCritic, batch: Batch, table: jax.Array | None) -> Metrics:
         """Entropy of a policy, and its divergence from the one that collected the batch."""
-        outputs = network.outputs(batch.obs, table)
-        actions = distribution(head_of(self.spec), outputs, network.log_std)
+        actions = self.actions(network, batch.obs, table)
         log_ratio = actions.log_prob(batch.action) - batch.log_prob
         return {
             "entropy": batch.mean(actions.entropy()),
@@ -241,9 +259,7 @@ class PolicyGradient(Algorithm):
         table, noted = experience.table, experience.extras
         weight = None
         if isinstance(noted, Logged):
-            network = learner.network
-            outputs, value = network(experience.obs, table)
-            actions = distribution(head_of(self.spec), outputs, network.log_std)
+            actions, value = self.evaluate(learner.network, experience.obs, table)
             log_prob = actions.log_prob(experience.action)
             weight = importance_weight(log_prob, noted.log_prob, clip=self.config.importance_clip)
         else:
@@ -300,8 +316,7 @@ class PolicyGradient(Algorithm):
 
         def divergence(size):
             network = jax.tree.map(lambda a, b: a + size * (b - a), old, new)
-            outputs = network.outputs(experience.obs, experience.table)
-            actions = distribution(head_of(self.spec), outputs, network.log_std)
+            actions = self.actions(network, experience.obs, experience.table)
             log_ratio = actions.log_prob(experience.action) - experience.extras.log_prob
             return jnp.mean(kl_estimate(log_ratio))
 

@@ -20,7 +20,7 @@ from tradax.algorithms import a2c
 from tradax.algorithms._policy_gradient import Batch, Learner
 from tradax.config import config, setting
 from tradax.errors import ConfigError
-from tradax.optimise import descend, rmsprop
+from tradax.optimise import descend
 from tradax.policies import ActorCritic, StochasticActor
 from tradax.protocols import Actor, Metrics
 from tradax.spaces import Observation, Spec
@@ -45,8 +45,7 @@ class Config(a2c.Config):
             )
         if self.update_every != "steps":
             raise ConfigError("a3c.update_every must be steps; workers do not wait for episodes")
-        if self.shared_network and not self.hidden_sizes:
-            raise ConfigError("shared_network needs at least one hidden layer to share")
+        super().validate()
 
 
 class WorkerActor(Actor):
@@ -55,6 +54,10 @@ class WorkerActor(Actor):
     workers: StochasticActor
     """Every leaf but the observations' statistics with a leading axis [workers]."""
     count: int = eqx.field(static=True)
+
+    @property
+    def tabulations(self) -> int:
+        return self.count
 
     def tabulate(self, table: jax.Array) -> "WorkerActor":
         networks = jax.vmap(lambda network: network.tabulate(table))(self.workers.network)
@@ -75,8 +78,8 @@ class WorkerActor(Actor):
         return joined[0], memory, joined[1]
 
 
-class A3C(a2c.A2C):
-    config: Config  # type: ignore[assignment]
+class A3C(a2c.AdvantageActorCritic):
+    config: Config
     spec: Spec = eqx.field(static=True)
     horizon: jax.Array
 
@@ -85,7 +88,7 @@ class A3C(a2c.A2C):
         count = self.config.workers
         return jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape)), network)
 
-    def actor(self, learner: Learner) -> WorkerActor:  # type: ignore[override]
+    def actor(self, learner: Learner) -> WorkerActor:
         actor = StochasticActor(learner.own, learner.moments.observations, self.spec)
         return WorkerActor(actor, self.config.workers)
 
@@ -98,7 +101,7 @@ class A3C(a2c.A2C):
     ) -> tuple[Learner, Metrics]:
         c = self.config
         learning_rate = self.learning_rate(learner)
-        optimiser = rmsprop(learning_rate, max_grad_norm=c.max_grad_norm)
+        optimiser = self.optimiser(learning_rate)
         split = self._split(batch)
         flat = jax.tree.map(lambda x: x.reshape(c.workers, -1, *x.shape[3:]), split)
         compute = jax.vmap(lambda own, batch: jax.grad(self.loss, has_aux=True)(own, batch, table))

@@ -4,16 +4,13 @@ Parameters are drawn from it, and it is fitted to the best of them; noise that i
 deviation, and that dies out over the run, keeps it from collapsing early (Szita and Lorincz 2006).
 """
 
-import math
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 
 from tradax.algorithms import _evolution
-from tradax.algorithms._evolution import Evolution, Generation, Learner
+from tradax.algorithms._evolution import Evolution, Generation, Learner, elite_count, start_of
 from tradax.config import config, setting
-from tradax.errors import ConfigError
 from tradax.spaces import Spec
 
 
@@ -31,37 +28,34 @@ class Config(_evolution.Config):
     """Part of the run after which nothing is added any more."""
 
     def validate(self):
-        if elites(self) < 2:
-            raise ConfigError(
-                f"cem.elite_fraction {self.elite_fraction:g} of {self.population_size} leaves "
-                "fewer than 2, and no deviation; raise one of them"
-            )
+        elites(self)
 
 
 def elites(config: Config) -> int:
-    return math.ceil(config.elite_fraction * config.population_size)
+    return elite_count(config, 2, "to take a deviation of; raise one of them")
 
 
 class CEM(Evolution):
     config: Config
     spec: Spec = eqx.field(static=True)
     horizon: jax.Array
+    start: jax.Array | None
 
     def own(self, parameters: jax.Array, key: jax.Array) -> jax.Array:
         """The deviation [D]."""
         return jnp.full(parameters.shape, self.config.initial_deviation, jnp.float32)
 
-    def ask(self, learner: Learner, key: jax.Array) -> jax.Array:
+    def individual(self, learner: Learner, key: jax.Array, index: jax.Array) -> jax.Array:
         c = self.config
         done = learner.updates / jnp.maximum(self.horizon * c.extra_until, 1.0)
         extra = c.extra_deviation * jnp.maximum(1.0 - done, 0.0)
         deviation = jnp.sqrt(learner.own**2 + extra**2)
-        noise = jax.random.normal(key, (c.population_size, learner.parameters.size))
+        noise = jax.random.normal(jax.random.fold_in(key, index), learner.parameters.shape)
         return learner.parameters + deviation * noise
 
     def tell(self, learner: Learner, generation: Generation, key: jax.Array):
         fitness, index = jax.lax.top_k(generation.fitness, elites(self.config))
-        best = generation.population[index]
+        best = self.chosen(learner, generation, index)
         deviation = best.std(axis=0)
         return learner._replace(
             parameters=best.mean(axis=0), fitness=fitness.mean(), own=deviation
@@ -69,5 +63,5 @@ class CEM(Evolution):
 
 
 def make(config: Config, spec: Spec, horizon: jax.Array) -> CEM:
-    """Raises ConfigError where the options do not fit the action space."""
-    return CEM(config=config, spec=spec, horizon=horizon)
+    """Raises ConfigError where the initial policy does not fit."""
+    return CEM(config, spec, horizon, start_of(config, spec))

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from tradax.algorithms import _evolution
-from tradax.algorithms._evolution import Evolution, Generation, Learner
+from tradax.algorithms._evolution import Evolution, Generation, Learner, start_of
 from tradax.config import config, setting
 from tradax.errors import ConfigError
 from tradax.optimise import descend, linear_anneal
@@ -43,20 +43,25 @@ class EvolutionStrategies(Evolution):
     config: Config
     spec: Spec = eqx.field(static=True)
     horizon: jax.Array
+    start: jax.Array | None
 
     def own(self, parameters: jax.Array, key: jax.Array) -> optax.OptState:
         """The state of Adam."""
         return optax.adamw(0.0).init(parameters)
 
-    def ask(self, learner: Learner, key: jax.Array) -> jax.Array:
+    def individual(self, learner: Learner, key: jax.Array, index: jax.Array) -> jax.Array:
         half = self.config.population_size // 2
-        noise = jax.random.normal(key, (half, learner.parameters.size))
-        return learner.parameters + self.config.sigma * jnp.concatenate([noise, -noise])
+        sign = jnp.where(index < half, 1.0, -1.0)
+        noise = jax.random.normal(jax.random.fold_in(key, index % half), learner.parameters.shape)
+        return learner.parameters + sign * self.config.sigma * noise
 
     def tell(self, learner: Learner, generation: Generation, key: jax.Array):
         c = self.config
-        noise = (generation.population - learner.parameters) / c.sigma
-        gradient = -(centred_ranks(generation.fitness) @ noise) / (c.population_size * c.sigma)
+        half = c.population_size // 2
+        plus = self.chosen(learner, generation, jnp.arange(half))
+        noise = (plus - learner.parameters) / c.sigma
+        ranks = centred_ranks(generation.fitness)
+        gradient = -((ranks[:half] - ranks[half:]) @ noise) / (c.population_size * c.sigma)
         rate = linear_anneal(
             c.learning_rate, c.final_learning_rate_fraction, learner.updates, self.horizon
         )
@@ -75,5 +80,5 @@ def centred_ranks(fitness: jax.Array) -> jax.Array:
 
 
 def make(config: Config, spec: Spec, horizon: jax.Array) -> EvolutionStrategies:
-    """Raises ConfigError where the options do not fit the action space."""
-    return EvolutionStrategies(config=config, spec=spec, horizon=horizon)
+    """Raises ConfigError where the initial policy does not fit."""
+    return EvolutionStrategies(config, spec, horizon, start_of(config, spec))

@@ -4,7 +4,6 @@ The best part of the population, the elites, lives on unchanged; the rest are ch
 parents each: crossed over at one point, then mutated in some of their parameters.
 """
 
-import math
 from typing import Literal
 
 import equinox as eqx
@@ -12,9 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from tradax.algorithms import _evolution
-from tradax.algorithms._evolution import Evolution, Generation, Learner
+from tradax.algorithms._evolution import Evolution, Generation, Learner, elite_count, start_of
 from tradax.config import config, setting
-from tradax.errors import ConfigError
 from tradax.spaces import Spec
 
 
@@ -38,73 +36,67 @@ class Config(_evolution.Config):
     """Of which the best becomes a parent."""
 
     def validate(self):
-        if self.crossover != "none" and elites(self) < 2:
-            raise ConfigError(
-                f"genetic.elite_fraction {self.elite_fraction:g} of {self.population_size} leaves "
-                "fewer than 2 parents to cross; raise one of them, or take crossover none"
-            )
+        elites(self)
 
 
 def elites(config: Config) -> int:
-    return math.ceil(config.elite_fraction * config.population_size)
+    least = 1 if config.crossover == "none" else 2
+    return elite_count(config, least, "parents to cross; raise one of them, or leave crossover out")
 
 
 class Genetic(Evolution):
     config: Config
     spec: Spec = eqx.field(static=True)
     horizon: jax.Array
+    start: jax.Array | None
+
+    @property
+    def parents(self) -> int:
+        """How many of a generation can become parents: the elites, or all in a tournament."""
+        c = self.config
+        return elites(c) if c.selection == "truncation" else c.population_size
 
     def own(self, parameters: jax.Array, key: jax.Array) -> jax.Array:
-        """The generation to be tried [P, D]."""
-        shape = (self.config.population_size, parameters.size)
-        return parameters + self.config.initial_scale * jax.random.normal(key, shape)
+        """The parents [N, D] of the next generation, the best first."""
+        return jnp.broadcast_to(parameters, (self.parents, parameters.size))
 
-    def ask(self, learner: Learner, key: jax.Array) -> jax.Array:
-        return learner.own
+    def individual(self, learner: Learner, key: jax.Array, index: jax.Array) -> jax.Array:
+        key = jax.random.fold_in(key, index)
+        child = self.child(learner.own, key, learner.updates == 0)
+        elite = (index < elites(self.config)) & (learner.updates > 0)
+        return jnp.where(elite, learner.own[jnp.minimum(index, self.parents - 1)], child)
 
-    def tell(self, learner: Learner, generation: Generation, key: jax.Array):
-        count = elites(self.config)
-        fitness, order = jax.lax.top_k(generation.fitness, self.config.population_size)
-        ranked = generation.population[order]
-        children = self.children(ranked, key)
-        improved = fitness[0] >= learner.fitness
-        return learner._replace(
-            # The best ever; of equals the latest, which comes of a better population.
-            parameters=jnp.where(improved, ranked[0], learner.parameters),
-            fitness=jnp.maximum(fitness[0], learner.fitness),
-            own=jnp.concatenate([ranked[:count], children]),
-        ), {"elite_fitness": fitness[:count].mean(), "best_fitness": fitness[0]}
-
-    def children(self, ranked: jax.Array, key: jax.Array) -> jax.Array:
-        """What is missing beside the elites.
+    def child(self, parents: jax.Array, key: jax.Array, first: jax.Array) -> jax.Array:
+        """Parameters [D] of a child of two parents [N, D], the best first.
 
         Args:
-            ranked: the population [P, D], the best first.
-
-        Returns: [P - elites, D]
+            first: whether it is of the first generation, whose parents are all the same.
         """
-        c = self.config
-        count, size = c.population_size - elites(c), ranked.shape[1]
+        c, size = self.config, parents.shape[1]
         choose_key, cross_key, rate_key, scale_key = jax.random.split(key, 4)
-        if c.selection == "truncation":
-            chosen = jax.random.randint(choose_key, (2, count), 0, elites(c))
-        else:
-            contest = jax.random.randint(
-                choose_key, (2, count, c.tournament_size), 0, c.population_size
-            )
-            chosen = contest.min(axis=-1)
-        first, second = ranked[chosen[0]], ranked[chosen[1]]
+        contest = c.tournament_size if c.selection == "tournament" else 1
+        chosen = jax.random.randint(choose_key, (2, contest), 0, self.parents).min(axis=-1)
+        mother, father = parents[chosen[0]], parents[chosen[1]]
         if c.crossover == "single_point":
-            point = jax.random.randint(cross_key, (count, 1), 1, size)
-            child = jnp.where(jnp.arange(size) < point, first, second)
+            point = jax.random.randint(cross_key, (), 1, size)
+            child = jnp.where(jnp.arange(size) < point, mother, father)
         elif c.crossover == "uniform":
-            child = jnp.where(jax.random.bernoulli(cross_key, 0.5, first.shape), first, second)
+            child = jnp.where(jax.random.bernoulli(cross_key, 0.5, (size,)), mother, father)
         else:
-            child = first
-        mutated = jax.random.bernoulli(rate_key, c.mutation_rate, child.shape)
-        return child + mutated * c.mutation_scale * jax.random.normal(scale_key, child.shape)
+            child = mother
+        mutated = jax.random.bernoulli(rate_key, c.mutation_rate, (size,)) | first
+        scale = jnp.where(first, c.initial_scale, c.mutation_scale)
+        return child + jnp.where(mutated, scale * jax.random.normal(scale_key, (size,)), 0.0)
+
+    def tell(self, learner: Learner, generation: Generation, key: jax.Array):
+        fitness, order = jax.lax.top_k(generation.fitness, self.parents)
+        return learner._replace(
+            parameters=learner.best,
+            fitness=learner.best_fitness,
+            own=self.chosen(learner, generation, order),
+        ), {"elite_fitness": fitness[: elites(self.config)].mean()}
 
 
 def make(config: Config, spec: Spec, horizon: jax.Array) -> Genetic:
-    """Raises ConfigError where the options do not fit the action space."""
-    return Genetic(config=config, spec=spec, horizon=horizon)
+    """Raises ConfigError where the initial policy does not fit."""
+    return Genetic(config, spec, horizon, start_of(config, spec))

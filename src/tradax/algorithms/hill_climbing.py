@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from tradax.algorithms import _evolution
-from tradax.algorithms._evolution import Evolution, Generation, Learner
+from tradax.algorithms._evolution import Evolution, Generation, Learner, start_of
 from tradax.config import config, setting
 from tradax.errors import ConfigError
 from tradax.spaces import Spec
@@ -52,16 +52,17 @@ class HillClimbing(Evolution):
     config: Config
     spec: Spec = eqx.field(static=True)
     horizon: jax.Array
+    start: jax.Array | None
 
     def own(self, parameters: jax.Array, key: jax.Array) -> jax.Array:
         """The size of steps."""
         return jnp.asarray(self.config.noise, jnp.float32)
 
-    def ask(self, learner: Learner, key: jax.Array) -> jax.Array:
-        shape = (self.config.population_size, learner.parameters.size)
-        step = learner.own * jax.random.normal(key, shape)
+    def individual(self, learner: Learner, key: jax.Array, index: jax.Array) -> jax.Array:
+        shape = learner.parameters.shape
+        step = learner.own * jax.random.normal(jax.random.fold_in(key, index), shape)
         if self.config.reevaluate:
-            step = step.at[0].set(0.0)
+            step = jnp.where(index == 0, 0.0, step)
         return learner.parameters + step
 
     def tell(self, learner: Learner, generation: Generation, key: jax.Array):
@@ -74,13 +75,14 @@ class HillClimbing(Evolution):
         noise = jnp.clip(
             learner.own * jnp.where(success, c.shrink, c.grow), c.smallest_noise, c.largest_noise
         )
+        neighbour = self.chosen(learner, generation, best)
         return learner._replace(
-            parameters=jnp.where(success, generation.population[best], learner.parameters),
+            parameters=jnp.where(success, neighbour, learner.parameters),
             fitness=jnp.where(success, fitness[best], to_beat),
             own=noise,
         ), {"noise": noise, "success": success.astype(jnp.float32)}
 
 
 def make(config: Config, spec: Spec, horizon: jax.Array) -> HillClimbing:
-    """Raises ConfigError where the options do not fit the action space."""
-    return HillClimbing(config=config, spec=spec, horizon=horizon)
+    """Raises ConfigError where the initial policy does not fit."""
+    return HillClimbing(config, spec, horizon, start_of(config, spec))

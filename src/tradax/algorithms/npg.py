@@ -9,7 +9,6 @@ from typing import Literal
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import optax
 
 from tradax.algorithms import _natural_gradient
 from tradax.algorithms._natural_gradient import Direction, NaturalGradient, flat_policy
@@ -43,27 +42,16 @@ class NPG(NaturalGradient):
     spec: Spec = eqx.field(static=True)
     horizon: jax.Array
 
-    def improve(
-        self, learner: Learner, batch: Batch, table: jax.Array | None, key: jax.Array
-    ) -> tuple[Learner, Metrics]:
-        c, old = self.config, learner.network
-        batch = batch.flat()
-        advantage = batch.standardised() if c.normalize_advantages else batch.advantage
-        found = self.direction(old, batch, table, advantage)
+    def step(
+        self, learner: Learner, found: Direction, batch: Batch, table, advantage: jax.Array
+    ) -> tuple[ActorCritic, Metrics]:
+        c = self.config
         target = linear_anneal(c.target_kl, c.final_kl_fraction, learner.updates, self.horizon)
-        size = jnp.sqrt(2.0 * target / jnp.maximum(found.curvature, 1e-12))
+        size = found.size_for(target)
         if c.policy_step is not None:
             size = jnp.float32(c.policy_step)
-        network = flat_policy(old)[1](found.parameters + size * found.direction)
-        learner, value_loss = self.fit_critic(learner._replace(network=network), batch, table, key)
-        return learner, self.diagnose(network, batch, table) | {
-            "kl": self.divergence(old, network, batch, table),
-            "value_loss": value_loss,
-            "gradient_norm": optax.tree.norm(found.gradient),
-            "step_size": size,
-            "cg_residual": found.residual,
-            "learning_rate": self.learning_rate(learner),
-        }
+        with_policy = flat_policy(learner.network)[1]
+        return with_policy(found.parameters + size * found.direction), {"step_size": size}
 
     def direction(self, network: ActorCritic, batch: Batch, table, advantage) -> Direction:
         found = super().direction(network, batch, table, advantage)

@@ -10,12 +10,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from tradax.algorithms import _policy_gradient
-from tradax.algorithms._policy_gradient import Batch, Learner, PolicyGradient, kl_estimate
+from tradax.algorithms import _actor_critic
+from tradax.algorithms._actor_critic import ActorCriticGradient
+from tradax.algorithms._policy_gradient import Batch, Learner, kl_estimate
 from tradax.config import config, setting
-from tradax.errors import ConfigError
-from tradax.optimise import adam, check_minibatches, descend, minibatch_epochs
-from tradax.policies import ActorCritic, distribution, head_of
+from tradax.distributions import Distribution
+from tradax.optimise import check_minibatches, descend, minibatch_epochs
+from tradax.policies import ActorCritic
 from tradax.protocols import Metrics
 from tradax.spaces import Spec
 
@@ -23,7 +24,7 @@ LEARNS_FROM_LOGS = True
 
 
 @config
-class Config(_policy_gradient.Config):
+class Config(_actor_critic.Config):
     """PPO, clipped or with a KL penalty."""
 
     epochs: int = setting(default=4, least=1)
@@ -42,32 +43,18 @@ class Config(_policy_gradient.Config):
     """KL an update that the adaptive weight steers to, in nats."""
     target_kl: float | None = setting(default=None, above=0)
     """Stop an update once its KL exceeds 1.5 times this, in nats. None: never."""
-    value_coefficient: float = setting(default=0.5, least=0)
-    """Weight of the value loss."""
     value_clip_range: float | None = setting(default=None, above=0)
     """Limit a value's change in one update to this, in reward units. None: no limit."""
-    entropy_coefficient: float = setting(default=0.0, least=0)
-    """Weight of the entropy bonus."""
-    shared_network: bool = False
-    """One network for policy and value instead of two."""
 
     def validate(self):
+        super().validate()
         check_minibatches(self.n_steps, self.num_envs, self.minibatches)
-        if self.shared_network and not self.hidden_sizes:
-            raise ConfigError("ppo.shared_network needs at least one hidden layer to share")
 
 
-class PPO(PolicyGradient):
+class PPO(ActorCriticGradient):
     config: Config
     spec: Spec = eqx.field(static=True)
     horizon: jax.Array
-
-    @property
-    def shared_network(self) -> bool:
-        return self.config.shared_network
-
-    def optimiser_state(self, network: ActorCritic):
-        return adam(0.0, max_grad_norm=1.0).init(network)  # type: ignore[arg-type]
 
     def own(self, network: ActorCritic) -> jax.Array:
         """The weight of the KL penalty."""
@@ -78,7 +65,7 @@ class PPO(PolicyGradient):
     ) -> tuple[Learner, Metrics]:
         c, kl_weight = self.config, learner.own
         learning_rate = self.learning_rate(learner)
-        optimiser = adam(learning_rate, max_grad_norm=c.max_grad_norm)
+        optimiser = self.optimiser(learning_rate)
 
         def update(carry, minibatch):
             network, opt_state, stopped = carry
@@ -111,39 +98,29 @@ class PPO(PolicyGradient):
             network=network, opt_state=opt_state, own=self._adapted(kl_weight, last_kl)
         ), metrics
 
-    def loss(self, network: ActorCritic, batch: Batch, table, kl_weight):
-        """Minus the surrogate (eq. 7 clipped, eq. 8 with KL), plus value loss, minus entropy."""
-        c = self.config
-        outputs, value = network(batch.obs, table)
-        actions = distribution(head_of(self.spec), outputs, network.log_std)
+    def policy_loss(self, actions: Distribution, batch: Batch, own: jax.Array):
+        """Minus the surrogate: clipped (eq. 7), or with the KL penalty (eq. 8)."""
+        c, advantage = self.config, self.credit(batch)
         log_ratio = actions.log_prob(batch.action) - batch.log_prob
         ratio = jnp.exp(log_ratio)
         kl = batch.mean(kl_estimate(log_ratio))
-
-        advantage = batch.standardised() if c.normalize_advantages else batch.advantage
         if c.objective == "clip":
             clipped = jnp.clip(ratio, 1.0 - c.clip_range, 1.0 + c.clip_range)
-            policy_loss = -batch.mean(jnp.minimum(ratio * advantage, clipped * advantage))
+            loss = -batch.mean(jnp.minimum(ratio * advantage, clipped * advantage))
         else:
-            policy_loss = -batch.mean(ratio * advantage) + kl_weight * kl
-
-        error = (value - batch.value_target) ** 2
-        if c.value_clip_range is not None:
-            near = batch.value + jnp.clip(
-                value - batch.value, -c.value_clip_range, c.value_clip_range
-            )
-            error = jnp.maximum(error, (near - batch.value_target) ** 2)
-        value_loss = 0.5 * batch.mean(error)
-        entropy = batch.mean(actions.entropy())
-
-        loss = policy_loss + c.value_coefficient * value_loss - c.entropy_coefficient * entropy
+            loss = -batch.mean(ratio * advantage) + own * kl
         return loss, {
-            "policy_loss": policy_loss,
-            "value_loss": value_loss,
-            "entropy": entropy,
             "kl": kl,
             "clip_fraction": batch.mean(jnp.abs(ratio - 1.0) > c.clip_range),
         }
+
+    def value_error(self, value: jax.Array, batch: Batch) -> jax.Array:
+        limit = self.config.value_clip_range
+        error = super().value_error(value, batch)
+        if limit is None:
+            return error
+        near = batch.value + jnp.clip(value - batch.value, -limit, limit)
+        return jnp.maximum(error, (near - batch.value_target) ** 2)
 
     def _adapted(self, weight: jax.Array, kl: jax.Array) -> jax.Array:
         """The KL weight after an update (section 4 of the paper)."""

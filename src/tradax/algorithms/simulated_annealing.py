@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from tradax.algorithms import _evolution
-from tradax.algorithms._evolution import Evolution, Generation, Learner
+from tradax.algorithms._evolution import Evolution, Generation, Learner, start_of
 from tradax.config import config, setting
 from tradax.errors import ConfigError
 from tradax.spaces import Spec
@@ -41,6 +41,7 @@ class SimulatedAnnealing(Evolution):
     config: Config
     spec: Spec = eqx.field(static=True)
     horizon: jax.Array
+    start: jax.Array | None
 
     def own(self, parameters: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Where the search stands, and its fitness; `Learner` keeps the best that was found."""
@@ -52,11 +53,11 @@ class SimulatedAnnealing(Evolution):
         done = jnp.clip(learner.updates / jnp.maximum(self.horizon, 1.0), 0.0, 1.0)
         return (c.final_temperature / c.temperature) ** done
 
-    def ask(self, learner: Learner, key: jax.Array) -> jax.Array:
+    def individual(self, learner: Learner, key: jax.Array, index: jax.Array) -> jax.Array:
         here, _ = learner.own
         noise = self.config.noise * jnp.sqrt(self.cooling(learner))
-        step = noise * jax.random.normal(key, (self.config.population_size, here.size))
-        return here + step.at[0].set(0.0)
+        step = noise * jax.random.normal(jax.random.fold_in(key, index), here.shape)
+        return here + jnp.where(index == 0, 0.0, step)
 
     def tell(self, learner: Learner, generation: Generation, key: jax.Array):
         temperature = self.config.temperature * self.cooling(learner)
@@ -65,17 +66,17 @@ class SimulatedAnnealing(Evolution):
         best = jnp.argmax(neighbours)
         gain = neighbours[best] - here
         accepted = jax.random.uniform(key) < jnp.exp(jnp.minimum(gain / temperature, 0.0))
-        moved = jnp.where(accepted, generation.population[best], generation.population[0])
+        moved = self.chosen(learner, generation, jnp.where(accepted, best, 0))
         fitness = jnp.where(accepted, neighbours[best], here)
         # The best of this generation's episodes is what one would deploy now.
         winner = jnp.argmax(generation.fitness)
         return learner._replace(
-            parameters=generation.population[winner],
+            parameters=self.chosen(learner, generation, winner),
             fitness=generation.fitness[winner],
             own=(moved, fitness),
         ), {"temperature": temperature, "accepted": accepted.astype(jnp.float32)}
 
 
 def make(config: Config, spec: Spec, horizon: jax.Array) -> SimulatedAnnealing:
-    """Raises ConfigError where the options do not fit the action space."""
-    return SimulatedAnnealing(config=config, spec=spec, horizon=horizon)
+    """Raises ConfigError where the initial policy does not fit."""
+    return SimulatedAnnealing(config, spec, horizon, start_of(config, spec))

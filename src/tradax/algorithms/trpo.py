@@ -7,13 +7,13 @@ within the divergence and improves the surrogate, or else the old one is kept.
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import optax
 
 from tradax.algorithms import _natural_gradient
-from tradax.algorithms._natural_gradient import NaturalGradient, flat_policy
+from tradax.algorithms._natural_gradient import Direction, NaturalGradient, flat_policy
 from tradax.algorithms._policy_gradient import Batch, Learner
 from tradax.config import config, setting
 from tradax.optimise import backtrack
+from tradax.policies import ActorCritic
 from tradax.protocols import Metrics
 from tradax.spaces import Spec
 
@@ -35,14 +35,11 @@ class TRPO(NaturalGradient):
     spec: Spec = eqx.field(static=True)
     horizon: jax.Array
 
-    def improve(
-        self, learner: Learner, batch: Batch, table: jax.Array | None, key: jax.Array
-    ) -> tuple[Learner, Metrics]:
+    def step(
+        self, learner: Learner, found: Direction, batch: Batch, table, advantage: jax.Array
+    ) -> tuple[ActorCritic, Metrics]:
         c, old = self.config, learner.network
-        batch = batch.flat()
-        advantage = batch.standardised() if c.normalize_advantages else batch.advantage
-        found = self.direction(old, batch, table, advantage)
-        full = jnp.sqrt(2.0 * c.target_kl / jnp.maximum(found.curvature, 1e-12)) * found.direction
+        full = found.size_for(c.target_kl) * found.direction
         before = self.surrogate(old, batch, table, advantage)
         with_policy = flat_policy(old)[1]
 
@@ -53,18 +50,11 @@ class TRPO(NaturalGradient):
 
         size, tried = backtrack(accepted, shrink=c.line_search_shrink, steps=c.line_search_steps)
         # At size 0 this is the old policy exactly, also where the direction is not finite.
-        parameters = jnp.where(size > 0, found.parameters + size * full, found.parameters)
-        network = with_policy(parameters)
-        learner, value_loss = self.fit_critic(learner._replace(network=network), batch, table, key)
-        return learner, self.diagnose(network, batch, table) | {
-            "kl": self.divergence(old, network, batch, table),
+        network = with_policy(jnp.where(size > 0, found.parameters + size * full, found.parameters))
+        return network, {
             "surrogate": self.surrogate(network, batch, table, advantage) - before,
-            "value_loss": value_loss,
-            "gradient_norm": optax.tree.norm(found.gradient),
             "line_search_steps": tried,
             "accepted": (size > 0).astype(jnp.float32),
-            "cg_residual": found.residual,
-            "learning_rate": self.learning_rate(learner),
         }
 
 

@@ -13,23 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from tradax.data.table import (
-    TIMESTAMP,
-    Problems,
-    Table,
-    from_pandas,
-    parse_numbers,
-    parse_timestamps,
-    plain_name,
-    read_table,
-)
+from tradax.data.series import PRICES, Series, parse_series, short
+from tradax.data.table import Problems, Table, from_pandas, read_table
 from tradax.errors import DataError
 
-PRICES = ("open", "high", "low", "close")
-
-_SYMBOL = ("symbol", "ticker", "tic")
-_ADJUSTED = ("adjclose", "adjustedclose", "closeadj", "closeadjusted")
-_TOLERANCE = 1e-6  # of a price: what rounding in a vendor's file can do
 _SHOWN = 20
 
 
@@ -144,11 +131,11 @@ def read_bars(
         DataError: all problems of the first bad file, at most 20 of them.
     """
     paths = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
-    series: dict[str, _Series] = {}
+    series: dict[str, Series] = {}
     for path in paths:
         problems = Problems(str(path), limit=_SHOWN)
         table = read_table(path, problems)
-        found = _parse(table, problems, path.stem, signals, closes_only) if table else {}
+        found = parse_series(table, problems, path.stem, signals, closes_only) if table else {}
         problems.raise_if_any()
         for symbol in found:
             if symbol in series:
@@ -180,7 +167,7 @@ def bars_from_frame(
         frame = from_pandas(frame, source)
     problems = Problems(source, limit=_SHOWN)
     table = Table(frame, lambda i: f"row {i + 1}")
-    series = _parse(table, problems, source, signals, closes_only)
+    series = parse_series(table, problems, source, signals, closes_only)
     problems.raise_if_any()
     return _assemble(series, source, symbols, intersection)
 
@@ -190,7 +177,7 @@ def check_file(path: str | Path, *, closes_only: bool = False) -> list[str]:
     path = Path(path)
     problems = Problems(str(path), limit=1_000)
     table = read_table(path, problems)
-    found = _parse(table, problems, path.stem, None, closes_only) if table else {}
+    found = parse_series(table, problems, path.stem, None, closes_only) if table else {}
     if found:
         try:
             _assemble(found, str(path), None, intersection=False)
@@ -199,219 +186,8 @@ def check_file(path: str | Path, *, closes_only: bool = False) -> list[str]:
     return problems.lines
 
 
-@dataclass(frozen=True)
-class _Series:
-    """One symbol's columns, each [T]."""
-
-    timestamps: np.ndarray
-    columns: dict[str, np.ndarray]
-    signals: dict[str, np.ndarray]
-    has_range: bool
-    has_volume: bool
-
-
-def _parse(
-    table: Table,
-    problems: Problems,
-    symbol: str,
-    signals: Sequence[str] | None,
-    closes_only: bool,
-) -> dict[str, _Series]:
-    """Every symbol's columns, checked; problems are added, not raised."""
-    frame, before = table.frame, problems.count
-    by_name: dict[str, str] = {}
-    for column in frame.columns:
-        by_name.setdefault(plain_name(column), column)
-    _check_meanings(frame.columns, problems)
-
-    def find(names: Sequence[str]) -> str | None:
-        return next((by_name[name] for name in names if name in by_name), None)
-
-    stamp, symbol_column, adjusted = find(TIMESTAMP), find(_SYMBOL), find(_ADJUSTED)
-    needed = ("close",) if closes_only else (*PRICES, "volume")
-    if closes_only and "close" not in by_name and adjusted:
-        by_name["close"], adjusted = adjusted, None
-    if stamp is None:
-        problems.add("", f"no timestamp column; name it one of {', '.join(TIMESTAMP)}")
-    for name in needed:
-        if name not in by_name:
-            hint = ""
-            if (
-                not closes_only
-                and "close" in by_name
-                and (name == "volume" or not any(n in by_name for n in ("open", "high", "low")))
-            ):
-                hint = ", or use --closes-only (closes_only=True) to train on closes alone"
-            problems.add("", f"no column {name}; add it{hint}")
-    used = {stamp, symbol_column, adjusted, *(by_name.get(n) for n in (*PRICES, "volume"))}
-    chosen = []
-    for name in signals or ():
-        column = name if name in frame.columns else by_name.get(plain_name(name))
-        if column is None:
-            problems.add("", f"no signal column {name}; columns are {', '.join(frame.columns)}")
-        elif column in used:
-            problems.add("", f"column {name} is no signal: it is read already; leave it out")
-        else:
-            chosen.append(column)
-    if signals is None:
-        chosen = [c for c in frame.columns if c not in used and _is_signal(table, c)]
-    if frame.height == 0:
-        problems.add("", "no rows; the file holds only a header")
-    if problems.count > before or stamp is None:
-        return {}
-
-    timestamps = parse_timestamps(table, stamp, problems)
-    wanted = {name: by_name[name] for name in needed}
-    if closes_only and "volume" in by_name:
-        wanted["volume"] = by_name["volume"]
-    numbers = {name: parse_numbers(table, column, problems) for name, column in wanted.items()}
-    if adjusted:
-        numbers["adjusted"] = parse_numbers(table, adjusted, problems)
-    extra = {column: parse_numbers(table, column, problems) for column in chosen}
-    for name, column in (*wanted.items(), ("adjusted", adjusted)):
-        if name in numbers and column is not None:
-            _check_sign(table, problems, name, column, numbers[name])
-    if not closes_only:
-        _check_range(table, problems, wanted, numbers)
-    groups = _groups(table, symbol_column, symbol, problems)
-    for name, rows in groups.items():
-        _check_order(table, problems, stamp, name if symbol_column else None, rows, timestamps)
-    if problems.count:
-        return {}
-
-    if adjusted:
-        ratio = numbers["adjusted"] / numbers["close"]
-        for name in PRICES:
-            if name in numbers:
-                numbers[name] = numbers[name] * ratio
-    close = numbers["close"]
-    columns = {name: numbers.get(name, close) for name in PRICES}
-    columns["volume"] = numbers.get("volume", np.zeros_like(close))
-    return {
-        name: _Series(
-            timestamps[rows],
-            {key: values[rows] for key, values in columns.items()},
-            {key: values[rows] for key, values in extra.items()},
-            has_range=not closes_only,
-            has_volume="volume" in numbers,
-        )
-        for name, rows in groups.items()
-    }
-
-
-def _check_meanings(columns: Sequence[str], problems: Problems) -> None:
-    """No two columns may say the same thing: which of them is right is not ours to guess."""
-    for names in (TIMESTAMP, _SYMBOL, _ADJUSTED, *((name,) for name in (*PRICES, "volume"))):
-        same = [column for column in columns if plain_name(column) in names]
-        if len(same) > 1:
-            hint = " or join them into one" if names == TIMESTAMP else ""
-            problems.add("", f"columns {' and '.join(same)} mean the same; delete one{hint}")
-
-
-def _check_sign(
-    table: Table, problems: Problems, name: str, column: str, values: np.ndarray
-) -> None:
-    with np.errstate(invalid="ignore"):
-        bad = values < 0 if name == "volume" else values <= 0
-    what = "a volume cannot be negative" if name == "volume" else "a price must be above 0"
-    rows = np.flatnonzero(bad & np.isfinite(values))
-    problems.add_rows(
-        table, rows, column, lambda row: f"{values[row]:g}: {what}; correct it or delete the row"
-    )
-
-
-def _check_range(
-    table: Table, problems: Problems, columns: dict[str, str], numbers: dict[str, np.ndarray]
-) -> None:
-    high, low = numbers["high"], numbers["low"]
-    slack = _TOLERANCE * np.abs(high)
-    # What is not a price at all has been reported.
-    known = np.logical_and.reduce([np.isfinite(numbers[n]) & (numbers[n] > 0) for n in PRICES])
-    with np.errstate(invalid="ignore"):
-        crossed = known & (high < low - slack)
-    problems.add_rows(
-        table,
-        np.flatnonzero(crossed),
-        columns["high"],
-        lambda row: f"high {high[row]:g} is below low {low[row]:g}; correct one of them",
-    )
-    for name in ("open", "close"):
-        values = numbers[name]
-        with np.errstate(invalid="ignore"):
-            outside = known & ((values > high + slack) | (values < low - slack)) & ~crossed
-        problems.add_rows(
-            table,
-            np.flatnonzero(outside),
-            columns[name],
-            lambda row, name=name, values=values: (
-                f"{name} {values[row]:g} is outside [low, high] = [{low[row]:g}, {high[row]:g}]; "
-                "correct one of them"
-            ),
-        )
-
-
-def _groups(
-    table: Table, column: str | None, symbol: str, problems: Problems
-) -> dict[str, np.ndarray]:
-    """Symbol -> its rows, in the order of the file."""
-    import polars as pl
-
-    if column is None:
-        return {symbol: np.arange(table.frame.height)}
-    names = table.frame[column].cast(pl.String).str.strip_chars().fill_null("")
-    empty = np.flatnonzero((names == "").to_numpy())
-    problems.add_rows(table, empty, column, lambda row: "no symbol; name it or delete the row")
-    rows = pl.DataFrame({"name": names}).with_row_index()
-    groups = rows.group_by("name", maintain_order=True).agg("index")
-    return {
-        name: indices.to_numpy().astype(np.int64)
-        for name, indices in zip(groups["name"], groups["index"], strict=True)
-        if name
-    }
-
-
-def _check_order(
-    table: Table,
-    problems: Problems,
-    column: str,
-    symbol: str | None,
-    rows: np.ndarray,
-    timestamps: np.ndarray,
-) -> None:
-    stamps = timestamps[rows]
-    of = f" of {symbol}" if symbol else ""
-    step = np.diff(stamps.astype(np.int64))
-    known = ~np.isnat(stamps[1:]) & ~np.isnat(stamps[:-1])
-
-    def say(where: np.ndarray, what: str) -> None:
-        problems.add_rows(table, where, column, lambda row: f"{_short(timestamps[row])}{of} {what}")
-
-    say(rows[1:][known & (step == 0)], "stands twice; delete one of the rows")
-    say(rows[1:][known & (step < 0)], "comes after a later time; sort the rows by time")
-
-
-def _is_signal(table: Table, column: str) -> bool:
-    """Whether an extra column is a signal: most of its values are numbers.
-
-    Not the row numbers that a data frame left in its CSV, in a column without a name.
-    """
-    import polars as pl
-
-    series = table.frame[column].drop_nulls()
-    if series.dtype == pl.String:
-        series = series.str.strip_chars()
-        series = series.filter(series != "")
-    elif not series.dtype.is_numeric():
-        return False
-    numbers = series.cast(pl.Float64, strict=False)
-    if len(numbers) == 0 or 2 * numbers.null_count() > len(numbers):
-        return False
-    nameless = plain_name(column) in ("", "index") or plain_name(column).startswith("unnamed")
-    return not (nameless and (numbers == numbers.round()).all())
-
-
 def _assemble(
-    series: dict[str, _Series], source: str, symbols: Sequence[str] | None, intersection: bool
+    series: dict[str, Series], source: str, symbols: Sequence[str] | None, intersection: bool
 ) -> Bars:
     """Put symbols on one calendar; different calendars are an error unless asked for."""
     if symbols is not None:
@@ -433,7 +209,7 @@ def _assemble(
             continue
         raise DataError(
             f"{source}: {names[0]} has {len(first.timestamps)} rows from "
-            f"{_short(first.timestamps[0])} to {_short(first.timestamps[-1])}, but all "
+            f"{short(first.timestamps[0])} to {short(first.timestamps[-1])}, but all "
             f"{len(names)} symbols share only {len(stamps)} timestamps ({name} has {len(own)}); "
             "use --intersection "
             "(intersection=True) to keep those, or give files of one calendar"
@@ -444,7 +220,7 @@ def _assemble(
     if any(s.signals.keys() != first.signals.keys() for s in series.values()):
         raise DataError(f"{source}: the symbols have different signal columns; name them alike")
 
-    def stack(get: Callable[[_Series], np.ndarray]) -> np.ndarray:
+    def stack(get: Callable[[Series], np.ndarray]) -> np.ndarray:
         return np.stack([get(series[name])[kept[name]] for name in names])
 
     return Bars(
@@ -456,8 +232,3 @@ def _assemble(
         has_volume=all(s.has_volume for s in series.values()),
         source=source,
     )
-
-
-def _short(stamp: np.datetime64) -> str:
-    """A timestamp without a midnight."""
-    return str(stamp.astype("datetime64[s]")).removesuffix("T00:00:00")

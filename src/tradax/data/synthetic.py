@@ -385,10 +385,9 @@ def _described(name: str, parameters: dict[str, Any]) -> tuple[Process, Sample]:
                 f"{PREFIX}{name} has no parameter {key}; {hint}allowed: "
                 f"{', '.join([*own, *common])}"
             )
-    return tuple(
-        from_dict(kind, {key: value for key, value in parameters.items() if key in names})
-        for kind, names in ((process, own), (Sample, common))
-    )  # type: ignore[return-value]
+    of_process = {key: value for key, value in parameters.items() if key in own}
+    of_sample = {key: value for key, value in parameters.items() if key in common}
+    return from_dict(process, of_process), from_dict(Sample, of_sample)
 
 
 def _number(text: str) -> Any:

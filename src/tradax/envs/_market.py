@@ -12,14 +12,22 @@ from gymnax.environments.environment import Environment
 class MarketEnvironment(Environment):
     """A gymnax environment whose observation is a row of a table and a small account.
 
-    Subclasses define `market_table`, `row`, `account`, `account_size`, `reset_state`,
+    Subclasses define `default_params`, `row`, `account`, `account_size`, `reset_state`,
     `step_state` and `is_truncated`. Fields that choose the program are plain values set in
     `__init__`; two environments with equal fields are equal, so they share one compilation.
     """
 
-    def market_table(self, params: Any) -> jax.Array:
-        """Features [T, F], the same whatever the agent does."""
+    rows_advance = True
+    """Whether no step of an episode goes further than to the next row of the table."""
+
+    @property
+    def default_params(self) -> Any:
+        """A small example, so that the environment works without data."""
         raise NotImplementedError
+
+    def market_table(self, params: Any) -> jax.Array:
+        """Features [T, F], the same whatever the agent does; those in the parameters."""
+        return params.table
 
     def row(self, state: Any) -> jax.Array:
         """The table's row that is observed, int32."""

@@ -14,7 +14,9 @@ from tradax.config import config, setting
 from tradax.data.pipeline import Market
 from tradax.data.splits import Span
 from tradax.envs import _baselines, trading
-from tradax.envs.trading import Holdings, Quote, Trading, TradingParams, over_span, without_costs
+from tradax.envs._orders import Holdings, Quote, possible
+from tradax.envs._span import over_span
+from tradax.envs.trading import Trading, TradingParams, without_costs
 from tradax.errors import ConfigError
 
 __all__ = ["Config", "DiscreteTrading", "make", "over_span", "rivals", "without_costs"]
@@ -62,7 +64,7 @@ class DiscreteTrading(Trading):
     def num_actions(self) -> int:
         return len(self.targets) or 3
 
-    def action_space(self, params: TradingParams | None = None) -> spaces.Discrete:  # type: ignore[override]
+    def action_space(self, params: TradingParams | None = None) -> spaces.Discrete:
         return spaces.Discrete(self.num_actions)
 
     def order(self, action: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -77,7 +79,7 @@ class DiscreteTrading(Trading):
             return super()._trade(holdings, side, size, price, quote, params)
         net_worth = jnp.maximum(holdings.cash + holdings.shares * price, 0.0)
         missing = side * net_worth / price - holdings.shares
-        buy, sell = self._possible(holdings, size, price, quote, params)
+        buy, sell = possible(holdings, size, price, quote, params, allow_short=self.allow_short)
         shares = jnp.minimum(jnp.abs(missing), jnp.where(missing > 0, buy, sell))
         return self._send(holdings, jnp.sign(missing), shares, price, quote, params)
 

@@ -35,6 +35,7 @@ risk only; the shortfall reward also pays for knowing where the price will go.
 **End.** Terminated after step N. One asset; `portfolio_execution` sells several.
 """
 
+import dataclasses
 from typing import Literal
 
 import jax
@@ -48,6 +49,7 @@ from tradax.config import config, setting
 from tradax.data.pipeline import Market
 from tradax.data.splits import Span
 from tradax.envs._market import MarketEnvironment, random_integer
+from tradax.envs._windows import Windows, windows
 from tradax.errors import ConfigError, DataError
 
 
@@ -195,7 +197,7 @@ class Execution(MarketEnvironment):
         return "execution"
 
     @property
-    def default_params(self) -> ExecutionParams:  # type: ignore[override]
+    def default_params(self) -> ExecutionParams:
         """The example of the paper."""
         return make(Config())[1]
 
@@ -205,9 +207,6 @@ class Execution(MarketEnvironment):
 
     def action_space(self, params: ExecutionParams | None = None) -> spaces.Box:
         return spaces.Box(-1.0, 1.0, (1,), jnp.float32)
-
-    def market_table(self, params: ExecutionParams) -> jax.Array:
-        return params.table
 
     def row(self, state: ExecutionState) -> jax.Array:
         if self.real_bars:
@@ -356,23 +355,20 @@ def make(
         ConfigError: options that need bars, without them.
         DataError: bars that are too few, or lack volumes that an option needs.
     """
-    table, bars, rows, span, volatility = None, np.ones((1, 3)), 1, Span(0, 0), config.volatility
-    markets: tuple[Market, ...] = ()
+    by_bar = config.volume_profile == "bars"
+    weights = _volume_profile(config)
     if market is None:
-        if config.volume_profile == "bars":
+        if by_bar:
             raise ConfigError('execution.volume_profile "bars" needs a market; give bars')
+        found = _without_bars(weights)
+        model = closed_form(config)
     else:
         markets = (market,) if isinstance(market, Market) else market
-        rows = len(markets[0].close)
-        span = Span(max(m.first_row for m in markets), rows - 1) if train is None else train
-        _check_markets(config, markets, span)
-        table = np.concatenate([m.table for m in markets])
-        bars = np.concatenate([_bars(m, span) for m in markets])
-        volatility = _measured_volatility(config, markets, span)
-
-    numbers = {name: getattr(config, name) for name in Config.__dataclass_fields__}
-    model = closed_form(Config(**{**numbers, "volatility": volatility}))
-    weights = _volume_profile(config)
+        found = windows(markets, train, config.steps, needs_volume=by_bar)
+        # Of the rescaled price's change, in dollars and square root of a day.
+        step_days = config.horizon / config.steps
+        volatility = float(found.volatility * config.initial_price / np.sqrt(step_days))
+        model = closed_form(dataclasses.replace(config, volatility=volatility))
     env = Execution(
         action=config.action,
         reward=config.reward,
@@ -381,20 +377,16 @@ def make(
         ticks=config.tick_size > 0,
         halts=config.halt_probability > 0,
         real_bars=market is not None,
-        bar_volume=config.volume_profile == "bars",
+        bar_volume=by_bar,
     )
-    if table is None:
-        to_come = np.cumsum(weights[::-1])[::-1] / config.steps
-        # A row more, for the state after the last step.
-        table = np.stack([np.append(weights, 0.0), np.append(to_come, 0.0)], axis=1)
     number = jnp.float32
     params = ExecutionParams(
-        table=jnp.asarray(table, jnp.float32),
+        table=jnp.asarray(found.table, jnp.float32),
         relative_volume=jnp.asarray(weights, jnp.float32),
         optimal_fraction=jnp.asarray(model.fractions(), jnp.float32),
         shares=number(config.shares),
         initial_price=number(config.initial_price),
-        volatility=number(volatility),
+        volatility=number(model.volatility),
         step_days=number(model.step_days),
         half_spread=number(config.half_spread),
         temporary_impact=number(config.temporary_impact),
@@ -405,11 +397,11 @@ def make(
         lot_size=number(config.lot_size),
         tick_size=number(config.tick_size),
         halt_probability=number(config.halt_probability),
-        bars=jnp.asarray(bars, jnp.float32),
-        first_row=jnp.int32(span.first),
-        last_row=jnp.int32(span.last),
-        n_symbols=jnp.int32(max(len(markets), 1)),
-        rows_per_symbol=jnp.int32(rows),
+        bars=jnp.asarray(found.bars, jnp.float32),
+        first_row=jnp.int32(found.span.first),
+        last_row=jnp.int32(found.span.last),
+        n_symbols=jnp.int32(found.n_symbols),
+        rows_per_symbol=jnp.int32(found.rows_per_symbol),
     )
     return env, params
 
@@ -419,37 +411,9 @@ def over_span(params: ExecutionParams, span: Span) -> ExecutionParams:
     n_steps = params.relative_volume.shape[0]
     if span.rows <= n_steps:
         raise DataError(f"{span.rows} bars hold no window of {n_steps} steps; take fewer steps")
-    return params.replace(  # type: ignore[attr-defined]
-        first_row=jnp.int32(span.first), last_row=jnp.int32(span.last)
+    return dataclasses.replace(
+        params, first_row=jnp.int32(span.first), last_row=jnp.int32(span.last)
     )
-
-
-def _check_markets(config: Config, markets: tuple[Market, ...], span: Span) -> None:
-    if len({len(m.close) for m in markets}) > 1:
-        raise DataError("symbols of different length cannot share an environment")
-    if config.volume_profile == "bars" and not all(m.has_volume for m in markets):
-        raise DataError('execution.volume_profile "bars" needs volumes, and the data has none')
-    if span.rows <= config.steps:
-        raise DataError(
-            f"{span.rows} training bars hold no window of {config.steps} steps; give more bars or "
-            "a smaller execution.steps"
-        )
-
-
-def _bars(market: Market, span: Span) -> np.ndarray:
-    """[T, 3]: close, next open, and volume relative to the training rows' mean."""
-    rows = slice(span.first, span.last + 1)
-    # At a volume of 0 nothing is known about depth: as if a hundredth of the usual were traded.
-    relative = np.maximum(market.volume / max(float(market.volume[rows].mean()), 1e-9), 0.01)
-    next_open = np.append(market.open[1:], market.close[-1:])
-    return np.stack([market.close, next_open, relative], axis=1)
-
-
-def _measured_volatility(config: Config, markets: tuple[Market, ...], span: Span) -> float:
-    """Deviation of the rescaled price's change, in dollars and square root of a day."""
-    rows = slice(span.first, span.last + 1)
-    returns = np.concatenate([np.diff(m.close[rows]) / m.close[rows][:-1] for m in markets])
-    return float(returns.std() * config.initial_price / np.sqrt(config.horizon / config.steps))
 
 
 def _volume_profile(config: Config) -> np.ndarray:
@@ -459,6 +423,14 @@ def _volume_profile(config: Config) -> np.ndarray:
         middle = 2.0 * (np.arange(config.steps) + 0.5) / config.steps - 1.0
         weights = 1.0 + 2.0 * middle**2
     return weights / weights.mean()
+
+
+def _without_bars(weights: np.ndarray) -> Windows:
+    """The table of a sale on simulated prices; its window is the whole of it."""
+    to_come = np.cumsum(weights[::-1])[::-1] / len(weights)
+    # A row more, for the state after the last step.
+    table = np.stack([np.append(weights, 0.0), np.append(to_come, 0.0)], axis=1)
+    return Windows(table, np.ones((1, 3)), Span(0, 0), 1, 1, 0.0)
 
 
 def _even_sale_utility(config: Config, model: AlmgrenChriss, weights: np.ndarray) -> float:

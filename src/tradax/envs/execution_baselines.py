@@ -4,44 +4,24 @@ A schedule is the fraction of what is left to sell at every step, so that it als
 lots, halts or another seller left more than it had planned for.
 """
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tradax.envs._baselines import Rule, spec_of, step_of
 from tradax.envs.execution import Execution, ExecutionParams
 from tradax.errors import ConfigError
-from tradax.protocols import Actor, Policy
-from tradax.spaces import Factored, Observation, Spec, action_spec
 
 
-class Schedule(Policy):
-    """Gives the action that belongs to the time left, which the observation holds."""
+class Schedule(Rule):
+    """Gives the action that belongs to the time left, which the account holds."""
 
     actions: jax.Array
     """[N, 1]"""
-    spec: Spec = eqx.field(static=True)
 
-    def act(self, obs: jax.Array, key: jax.Array | None = None) -> jax.Array:
-        """Args: obs [..., D]. Returns: [..., 1]; the key is not used."""
-        return self._at(obs[..., self.spec.market :])
-
-    def actor(self, *, sample: bool = False) -> "ScheduleActor":
-        return ScheduleActor(self)
-
-    def _at(self, account: jax.Array) -> jax.Array:
-        """Args: account [..., 3]; its second number is the time left."""
+    def choose(self, row, account):
         n_steps = self.actions.shape[0]
-        step = jnp.round((1.0 - account[..., 1]) * n_steps).astype(jnp.int32)
-        return self.actions[jnp.clip(step, 0, n_steps - 1)]
-
-
-class ScheduleActor(Actor):
-    policy: Schedule
-
-    def __call__(self, obs: Observation, memory, key: jax.Array):
-        account = obs.account if isinstance(obs, Factored) else obs[..., self.policy.spec.market :]
-        return self.policy._at(account), memory, ()
+        return self.actions[jnp.clip(step_of(account[..., 1], n_steps), 0, n_steps - 1)]
 
 
 def sell_at_once(env: Execution, params: ExecutionParams) -> Schedule:
@@ -90,11 +70,8 @@ def schedule(env: Execution, params: ExecutionParams, fractions: np.ndarray) -> 
                 'execution.action "rate" sells at most twice what the closed form sells, and this '
                 'schedule sells more; use "pace" or "fraction"'
             )
-    spec = Spec(
-        params.table.shape[-1], env.account_size(params), action_spec(env.action_space(params))
-    )
     actions = env.actions(jnp.asarray(fractions, jnp.float32), params)
-    return Schedule(actions=actions, spec=spec)
+    return Schedule(actions=actions, spec=spec_of(env, params))
 
 
 def _steps(params: ExecutionParams) -> int:

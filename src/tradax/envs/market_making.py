@@ -130,7 +130,7 @@ class MarketMaking(MarketEnvironment):
         return "market_making"
 
     @property
-    def default_params(self) -> MarketMakingParams:  # type: ignore[override]
+    def default_params(self) -> MarketMakingParams:
         """The example of the paper."""
         return make(Config())[1]
 
@@ -140,9 +140,6 @@ class MarketMaking(MarketEnvironment):
 
     def action_space(self, params: MarketMakingParams | None = None) -> spaces.Box:
         return spaces.Box(-1.0, 1.0, (2,), jnp.float32)
-
-    def market_table(self, params: MarketMakingParams) -> jax.Array:
-        return params.table
 
     def row(self, state: MarketMakingState) -> jax.Array:
         return state.step

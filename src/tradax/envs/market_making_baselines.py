@@ -1,46 +1,28 @@
 """What a learned market maker must beat: quotes that follow from inventory and time left."""
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tradax.envs._baselines import Rule, spec_of, step_of
 from tradax.envs.market_making import MarketMaking, MarketMakingParams
-from tradax.protocols import Actor, Policy
-from tradax.spaces import Factored, Observation, Spec, action_spec
 
 
-class Quotes(Policy):
+class Quotes(Rule):
     """Looks its action up by the step and the inventory, which the observation holds."""
 
     table: jax.Array
     """[N + 1, 2 L + 1, 2]: actions at inventories -L to L."""
     inventory_unit: jax.Array
-    spec: Spec = eqx.field(static=True)
 
-    def act(self, obs: jax.Array, key: jax.Array | None = None) -> jax.Array:
-        """Args: obs [..., 3]. Returns: [..., 2]; the key is not used."""
-        n_steps = self.table.shape[0] - 1
-        step = jnp.round((1.0 - obs[..., 0]) * n_steps).astype(jnp.int32)
-        return self._at(step, obs[..., self.spec.market :])
-
-    def actor(self, *, sample: bool = False) -> "QuotesActor":
-        return QuotesActor(self)
-
-    def _at(self, step: jax.Array, account: jax.Array) -> jax.Array:
+    def choose(self, row, account):
         limit = self.table.shape[1] // 2
         inventory = jnp.round(account[..., 0] * self.inventory_unit).astype(jnp.int32)
-        step = jnp.clip(step, 0, self.table.shape[0] - 1)
+        step = jnp.clip(row, 0, self.table.shape[0] - 1)
         return self.table[step, jnp.clip(inventory, -limit, limit) + limit]
 
-
-class QuotesActor(Actor):
-    policy: Quotes
-
-    def __call__(self, obs: Observation, memory, key: jax.Array):
-        if isinstance(obs, Factored):
-            return self.policy._at(obs.row, obs.account), memory, ()
-        return self.policy.act(obs), memory, ()
+    def row_of(self, obs):
+        return step_of(obs[..., 0], self.table.shape[0] - 1)
 
 
 def avellaneda_stoikov(env: MarketMaking, params: MarketMakingParams) -> Quotes:
@@ -87,9 +69,8 @@ def baselines(env: MarketMaking, params: MarketMakingParams) -> dict[str, Quotes
 
 def quotes(env: MarketMaking, params: MarketMakingParams, distances: np.ndarray) -> Quotes:
     """A policy from distances (bid, ask) [N + 1, 2 L + 1, 2], clipped to what actions can ask."""
-    spec = Spec(1, env.account_size(params), action_spec(env.action_space(params)))
     actions = env.actions(jnp.asarray(distances, jnp.float32), params)
-    return Quotes(table=actions, inventory_unit=params.inventory_unit, spec=spec)
+    return Quotes(table=actions, inventory_unit=params.inventory_unit, spec=spec_of(env, params))
 
 
 def _inventories(params: MarketMakingParams) -> np.ndarray:

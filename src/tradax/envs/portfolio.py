@@ -29,13 +29,8 @@ target's weights. With w and w' as they are at the fill,
 
     s = c sum_i |w'_i (1 - s) - w_i|
 
-(Jiang, Xu and Liang 2017, eq. 14, with equal rates for buying and selling). Given which assets
-are bought and which sold, e_i = +-1, the equation is linear,
-
-    s = c sum_i e_i (w'_i - w_i) / (1 + c sum_i e_i w'_i)
-
-which is Newton's step on a piecewise linear, concave function: from s = 0 it rises to the
-solution and ends there once the signs are right. Three steps are taken.
+(Jiang, Xu and Liang 2017, eq. 14, with equal rates for buying and selling);
+`tradax.envs._allocation` solves it.
 
 **Interest** is earned on cash, and paid on negative cash and on shares sold short, once a bar: for
 what is held from the fill on, or with `next_close` up to the fill.
@@ -49,28 +44,27 @@ replaced by one for all cash.
 **End.** Truncated when the span or the episode's length is over; terminated at ruin.
 """
 
-import math
-from typing import Literal, NamedTuple
+import dataclasses
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from gymnax.environments import spaces
 
 from tradax.config import config, setting
 from tradax.data.pipeline import Market, Pipeline
 from tradax.data.splits import Span
 from tradax.envs import _baselines, portfolio_baselines
-from tradax.envs._market import MarketEnvironment, random_integer
+from tradax.envs._allocation import Allocation, AllocationParams, AllocationState, check_reach
+from tradax.envs._rolling import turbulence
+from tradax.envs._span import SpanParams, start_row
+from tradax.envs._span import over_span as over_span
 from tradax.errors import ConfigError, DataError
 from tradax.protocols import Actor
 
 HOLDS_ALL_SYMBOLS = True
 """One environment holds all symbols of the data, where others would have one each."""
-
-_FLOOR = 1e-3  # ruin is a loss of 99.9%, not an infinite one
-_REACH = 0.99  # weight that one asset must be able to get
 
 
 @config
@@ -127,7 +121,7 @@ class Config:
 
 
 @struct.dataclass
-class PortfolioParams:
+class PortfolioParams(SpanParams, AllocationParams):
     """Market arrays and numbers; every field is a pytree leaf."""
 
     table: jax.Array
@@ -137,41 +131,10 @@ class PortfolioParams:
     there to the next close."""
     turbulence: jax.Array
     """[T]"""
-    first_row: jax.Array
-    last_row: jax.Array
-    """The span of rows that may be visited, both inclusive."""
-    episode_length: jax.Array
-    random_start: jax.Array
-    """False: every episode starts at `first_row`."""
-    initial_cash: jax.Array
-    cost: jax.Array
-    """Commission and half spread, as a fraction of what is traded."""
-    gross: jax.Array
-    borrow_rate: jax.Array
-    """Per bar."""
-    cash_rate: jax.Array
-    """Per bar."""
     turbulence_threshold: jax.Array
-    ruin_level: jax.Array
-    risk_aversion: jax.Array
-    cost_aversion: jax.Array
-    sharpe_rate: jax.Array
 
 
-@struct.dataclass
-class PortfolioState:
-    row: jax.Array
-    time: jax.Array
-    """Steps since the episode began."""
-    weights: jax.Array
-    """[n], without cash."""
-    net_worth: jax.Array
-    mean: jax.Array
-    square: jax.Array
-    """Running moments of the return a bar, for two of the rewards."""
-
-
-class Portfolio(MarketEnvironment):
+class Portfolio(Allocation):
     """See the module's docstring. Fields choose the program; numbers are in `PortfolioParams`."""
 
     def __init__(
@@ -183,20 +146,15 @@ class Portfolio(MarketEnvironment):
         threshold: bool = False,
         reward: str = "log_growth",
     ):
-        super().__init__()
-        self.n_assets = n_assets
-        self.fill = fill
-        self.logit_limit = logit_limit
-        self.long_short = long_short
+        super().__init__(n_assets, fill, logit_limit, long_short, reward)
         self.threshold = threshold
-        self.reward = reward
 
     @property
     def name(self) -> str:
         return "portfolio"
 
     @property
-    def default_params(self) -> PortfolioParams:  # type: ignore[override]
+    def default_params(self) -> PortfolioParams:
         """Seeded random walks, so that the environment works without data."""
         from tradax.data import synthetic
         from tradax.data.features import Config as FeatureConfig
@@ -205,34 +163,19 @@ class Portfolio(MarketEnvironment):
         markets = Pipeline.fit(bars, FeatureConfig(indicators=False)).transform(bars)
         return make(Config(), markets, Span(markets[0].first_row, 511))[1]
 
-    @property
-    def num_actions(self) -> int:
-        return self.n_assets if self.long_short else self.n_assets + 1
-
-    def action_space(self, params: PortfolioParams | None = None) -> spaces.Box:
-        limit = self.logit_limit
-        return spaces.Box(-limit, limit, (self.num_actions,), jnp.float32)
-
-    def market_table(self, params: PortfolioParams) -> jax.Array:
-        return params.table
-
-    def row(self, state: PortfolioState) -> jax.Array:
+    def row(self, state: AllocationState) -> jax.Array:
         return state.row
 
     def account_size(self, params: PortfolioParams | None = None) -> int:
         return self.n_assets + 1
 
-    def account(self, state: PortfolioState, params: PortfolioParams) -> jax.Array:
-        weights = jnp.append(state.weights, 1.0 - state.weights.sum())
-        # Near ruin they lose their meaning, and a network its footing.
-        return jnp.clip(weights, -10.0, 10.0)
+    def account(self, state: AllocationState, params: PortfolioParams) -> jax.Array:
+        return self.held(state)
 
-    def reset_state(self, key: jax.Array, params: PortfolioParams) -> PortfolioState:
-        room = jnp.maximum(params.last_row - params.first_row - params.episode_length, 0)
-        start = random_integer(key, room + 1) * params.random_start
+    def reset_state(self, key: jax.Array, params: PortfolioParams) -> AllocationState:
         zero = jnp.float32(0)
-        return PortfolioState(
-            row=(params.first_row + start).astype(jnp.int32),
+        return AllocationState(
+            row=start_row(key, params).astype(jnp.int32),
             time=jnp.int32(0),
             weights=jnp.zeros(self.n_assets, jnp.float32),
             net_worth=params.initial_cash,
@@ -240,130 +183,16 @@ class Portfolio(MarketEnvironment):
             square=zero,
         )
 
-    def is_truncated(self, state: PortfolioState, params: PortfolioParams) -> jax.Array:
+    def is_truncated(self, state: AllocationState, params: PortfolioParams) -> jax.Array:
         return (state.row >= params.last_row) | (state.time >= params.episode_length)
 
-    def weights(self, action: jax.Array, params: PortfolioParams) -> jax.Array:
-        """Target weights [..., n], without cash, of actions [..., A]."""
-        action = jnp.clip(action, -self.logit_limit, self.logit_limit)
-        if not self.long_short:
-            return jax.nn.softmax(action)[..., :-1]
-        position = jnp.tanh(action)
-        total = jnp.abs(position).sum(-1, keepdims=True)
-        return params.gross * position / jnp.maximum(total, 1.0)
-
-    def actions(self, weights: jax.Array, params: PortfolioParams) -> jax.Array:
-        """Actions [..., A] that ask for weights [..., n], or the nearest that can be asked for."""
-        limit = self.logit_limit
-        if self.long_short:
-            position = weights / params.gross
-            total = jnp.abs(position).sum(-1, keepdims=True)
-            position = position / jnp.maximum(total, 1.0)
-            return jnp.clip(jnp.arctanh(jnp.clip(position, -1.0, 1.0)), -limit, limit)
-        cash = 1.0 - weights.sum(-1, keepdims=True)
-        logits = jnp.log(jnp.maximum(jnp.concatenate([weights, cash], -1), 1e-30))
-        # The largest weight at the upper bound, so that small ones have the whole range below.
-        return jnp.maximum(logits - logits.max(-1, keepdims=True) + limit, -limit)
-
-    def step_state(self, key, state: PortfolioState, action, params: PortfolioParams):
+    def step_state(self, key, state: AllocationState, action, params: PortfolioParams):
         to_fill, to_close = params.moves[state.row]
         target = self.weights(action, params)
         if self.threshold:
             calm = params.turbulence[state.row] <= params.turbulence_threshold
             target = jnp.where(calm, target, 0.0)
         return self.rebalance(state, target, to_fill, to_close, params)
-
-    def rebalance(self, state: PortfolioState, target, to_fill, to_close, params):
-        """Trade to `target` [n] after prices moved by `to_fill` [n], and hold for `to_close` [n].
-
-        Returns: as `step_state`.
-        """
-        at_end = self.fill == "next_close"
-        first = self._hold(state.weights, to_fill, params, interest=at_end)
-        wanted = self._hold(target, to_fill, params, interest=at_end).weights
-        spent = self._cost(first.weights, wanted, params)
-        second = self._hold(wanted, to_close, params, interest=not at_end)
-
-        # The return of the bar from small numbers, not as a quotient near 1: float32 has 7 digits.
-        gain = first.gain + second.gain + first.gain * second.gain
-        change = gain - spent * (1.0 + gain)
-        net_worth = state.net_worth + state.net_worth * change
-        broke = jnp.minimum(jnp.minimum(first.gain, second.gain), -spent) <= _FLOOR - 1.0
-        terminated = broke | (net_worth <= params.ruin_level * params.initial_cash)
-        reward, mean, square = self._reward(state, change, spent, params)
-        new_state = state.replace(  # type: ignore[attr-defined]
-            row=state.row + 1,
-            time=state.time + 1,
-            weights=second.weights,
-            net_worth=net_worth,
-            mean=mean,
-            square=square,
-        )
-        at_fill = state.net_worth * (1.0 + first.gain)
-        after_cost = at_fill * (1.0 - spent)
-        interest = first.interest * state.net_worth + second.interest * after_cost
-        info = {
-            "net_worth": net_worth,
-            "weights": second.weights,
-            "target": target,
-            "row": new_state.row,
-            "cost": spent * at_fill,
-            "turnover": jnp.abs(wanted * (1.0 - spent) - first.weights).sum() * at_fill,
-            "interest": interest,
-        }
-        return new_state, reward, terminated, info
-
-    def _hold(self, weights, moves, params: PortfolioParams, *, interest: bool) -> "Held":
-        """Keep `weights` [n] while prices move by `moves` [n]."""
-        gain = jnp.sum(weights * moves)
-        earned = jnp.float32(0)
-        if interest:
-            cash = 1.0 - weights.sum()
-            earned = cash * jnp.where(cash > 0, params.cash_rate, params.borrow_rate)
-            if self.long_short:
-                earned -= jnp.maximum(-weights, 0.0).sum() * params.borrow_rate
-            gain += earned
-        gain = jnp.maximum(gain, _FLOOR - 1.0)
-        return Held(gain, weights * (1.0 + moves) / (1.0 + gain), earned)
-
-    def _cost(self, weights, target, params: PortfolioParams) -> jax.Array:
-        """What moving from `weights` to `target` costs, as a fraction of net worth before."""
-        spent = jnp.float32(0)
-        for _ in range(3):
-            side = jnp.sign(target * (1.0 - spent) - weights)
-            traded = jnp.sum(side * (target - weights))
-            spent = params.cost * traded / (1.0 + params.cost * jnp.sum(side * target))
-        return jnp.minimum(spent, 1.0 - _FLOOR)
-
-    def _reward(self, state: PortfolioState, change, spent, params: PortfolioParams):
-        """Returns: reward, and the running first and second moment of the return."""
-        delta_mean = change - state.mean
-        delta_square = change**2 - state.square
-        mean = state.mean + params.sharpe_rate * delta_mean
-        square = state.square + params.sharpe_rate * delta_square
-        if self.reward == "log_growth":
-            reward = jnp.log1p(jnp.maximum(change, _FLOOR - 1.0))
-        elif self.reward == "differential_sharpe":
-            # Moody and Saffell (2001), eq. 14, scaled by the adaptation rate.
-            variance = jnp.maximum(state.square - state.mean**2, 1e-6)
-            reward = (state.square * delta_mean - 0.5 * state.mean * delta_square) / variance**1.5
-            # The moments mean nothing before they have seen 1 / rate bars.
-            warm = state.time >= 1.0 / params.sharpe_rate
-            reward = params.sharpe_rate * jnp.where(warm, reward, delta_mean / jnp.sqrt(variance))
-        else:
-            reward = change - params.risk_aversion * delta_mean**2 - params.cost_aversion * spent
-        return reward, mean, square
-
-
-class Held(NamedTuple):
-    """What holding did."""
-
-    gain: jax.Array
-    """Simple return of net worth, interest included."""
-    weights: jax.Array
-    """[n] after prices have moved."""
-    interest: jax.Array
-    """As a fraction of net worth before."""
 
 
 def make(config: Config, markets: tuple[Market, ...], train: Span):
@@ -429,19 +258,9 @@ def make(config: Config, markets: tuple[Market, ...], train: Span):
     return env, params
 
 
-def over_span(params: PortfolioParams, span: Span) -> PortfolioParams:
-    """The same market, walked once from the first to the last row of `span`."""
-    return params.replace(  # type: ignore[attr-defined]
-        first_row=jnp.int32(span.first),
-        last_row=jnp.int32(span.last),
-        episode_length=jnp.int32(span.last - span.first + 1),
-        random_start=jnp.bool_(False),
-    )
-
-
 def without_costs(params: PortfolioParams) -> PortfolioParams:
     """The same market at no cost, for gross figures."""
-    return params.replace(cost=jnp.float32(0))  # type: ignore[attr-defined]
+    return dataclasses.replace(params, cost=jnp.float32(0))
 
 
 def rivals(
@@ -472,52 +291,6 @@ def rivals(
             jax.random.uniform(key, (n_steps, env.num_actions), minval=-limit, maxval=limit)
         ),
     }
-
-
-def turbulence(close: np.ndarray, window: int, shrinkage: float) -> np.ndarray:
-    """Mahalanobis distance of each bar's returns to those of the bars before it, over n.
-
-    Args:
-        close: [T, n].
-        window: bars before, W; the bar itself is not among them.
-        shrinkage: z in S = (1 - z) covariance + z (trace covariance / n) I.
-
-    Returns: [T]; 1 in the first W + 1 rows.
-    """
-    rows, n = close.shape
-    returns = close[1:] / close[:-1] - 1.0  # row t - 1: of bar t
-    found = np.ones(rows)
-    for first in range(window + 1, rows, _BLOCK):
-        bars = np.arange(first, min(first + _BLOCK, rows))
-        before = returns[bars[:, None] - 1 - np.arange(window, 0, -1)]  # [B, W, n]
-        mean = before.mean(axis=1)
-        centred = before - mean[:, None]
-        covariance = np.matmul(centred.transpose(0, 2, 1), centred) / (window - 1)
-        scale = np.maximum(np.trace(covariance, axis1=1, axis2=2) / n, 1e-12)
-        shrunk = (1.0 - shrinkage) * covariance
-        shrunk += shrinkage * scale[:, None, None] * np.eye(n)
-        deviation = (returns[bars - 1] - mean)[..., None]
-        distance = np.sum(deviation * np.linalg.solve(shrunk, deviation), axis=(1, 2))
-        found[bars] = np.clip(distance / n, 0.0, 1e6)  # prices that had never moved
-    return found
-
-
-_BLOCK = 2_048
-
-
-def check_reach(name: str, logit_limit: float, n: int, *, long_short: bool) -> None:
-    """Raises ConfigError unless one of n assets can get a weight of 0.99."""
-    limit = float(logit_limit)
-    if long_short:
-        reach, needed = math.tanh(limit), math.atanh(_REACH)
-    else:
-        reach = 1.0 / (1.0 + n * math.exp(-2.0 * limit))
-        needed = 0.5 * math.log(n * _REACH / (1.0 - _REACH))
-    if reach < _REACH:
-        raise ConfigError(
-            f"{name}.logit_limit is {limit:g}: of {n} assets one would get a weight of at most "
-            f"{reach:.3g}; take at least {math.ceil(10 * needed) / 10:g}"
-        )
 
 
 def _moves(markets: tuple[Market, ...], close: np.ndarray, fill: str) -> np.ndarray:

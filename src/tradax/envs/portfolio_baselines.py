@@ -10,46 +10,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tradax.envs._allocation import Allocation, AllocationParams
+from tradax.envs._baselines import Rule, spec_of
+from tradax.envs._rolling import blocks, moments_before
 from tradax.errors import ConfigError
-from tradax.protocols import Actor, Policy
-from tradax.spaces import Factored, Observation, Spec, action_spec
 
 if TYPE_CHECKING:  # portfolio.py imports this file
-    from tradax.envs.portfolio import Portfolio, PortfolioParams
+    from tradax.envs.portfolio import PortfolioParams
 
 _ITERATIONS = 1_000
-_BLOCK = 2_048
-
-
-class Rule(Policy):
-    """Base: an action from the row and the account."""
-
-    spec: Spec = eqx.field(static=True)
-
-    def act(self, obs: jax.Array, key: jax.Array | None = None) -> jax.Array:
-        """Args: obs [..., D]. Returns: [..., A]; the key is not used."""
-        obs = jnp.asarray(obs, jnp.float32)
-        return self.choose(self.row_of(obs), obs[..., self.spec.market :])
-
-    def actor(self, *, sample: bool = False) -> RuleActor:
-        return RuleActor(self)
-
-    def choose(self, row: jax.Array, account: jax.Array) -> jax.Array:
-        """Args: row [...], account [..., n + 1]. Returns: [..., A]."""
-        raise NotImplementedError
-
-    def row_of(self, obs: jax.Array) -> jax.Array:
-        """The row that a flat observation [..., D] shows, for rules that need one."""
-        return jnp.zeros(obs.shape[:-1], jnp.int32)
-
-
-class RuleActor(Actor):
-    policy: Rule
-
-    def __call__(self, obs: Observation, memory, key: jax.Array):
-        if isinstance(obs, Factored):
-            return self.policy.choose(obs.row, obs.account), memory, ()
-        return self.policy.act(obs), memory, ()
 
 
 class Constant(Rule):
@@ -65,8 +34,8 @@ class Constant(Rule):
 class BuyAndHold(Rule):
     """Equal weights from all cash, then whatever prices make of them."""
 
-    params: PortfolioParams
-    env: Portfolio = eqx.field(static=True)
+    params: AllocationParams
+    env: Allocation = eqx.field(static=True)
 
     def choose(self, row, account):
         weights = account[..., : self.env.n_assets]
@@ -95,7 +64,7 @@ class Lookup(Rule):
         return jnp.argmax(same, axis=-1).astype(jnp.int32)
 
 
-def baselines(env: Portfolio, params: PortfolioParams, window: int = 60) -> dict[str, Rule]:
+def baselines(env: Allocation, params: PortfolioParams, window: int = 60) -> dict[str, Rule]:
     """Equal weight, buy-and-hold, minimum variance and mean-variance, by name."""
     return {
         "equal_weight": equal_weight(env, params),
@@ -105,17 +74,17 @@ def baselines(env: Portfolio, params: PortfolioParams, window: int = 60) -> dict
     }
 
 
-def equal_weight(env: Portfolio, params: PortfolioParams) -> Constant:
+def equal_weight(env: Allocation, params: AllocationParams) -> Constant:
     """1/n of every asset on every bar (DeMiguel, Garlappi and Uppal 2009)."""
     return constant(env, params, np.full(env.n_assets, 1.0 / env.n_assets))
 
 
-def buy_and_hold(env: Portfolio, params: PortfolioParams) -> BuyAndHold:
+def buy_and_hold(env: Allocation, params: AllocationParams) -> BuyAndHold:
     """1/n of every asset once. With `long_short` and drift, gross exposure stays below `gross`."""
-    return BuyAndHold(spec=_spec(env, params), params=params, env=env)
+    return BuyAndHold(spec=spec_of(env, params), params=params, env=env)
 
 
-def merton(env: Portfolio, params: PortfolioParams, *, mu, r, sigma) -> Constant:
+def merton(env: Allocation, params: AllocationParams, *, mu, r, sigma) -> Constant:
     """Merton's (1969) constant weights for logarithmic utility, Sigma^-1 (mu - r).
 
     Args:
@@ -135,13 +104,13 @@ def merton(env: Portfolio, params: PortfolioParams, *, mu, r, sigma) -> Constant
     return constant(env, params, weights)
 
 
-def constant(env: Portfolio, params: PortfolioParams, weights: np.ndarray) -> Constant:
+def constant(env: Allocation, params: AllocationParams, weights: np.ndarray) -> Constant:
     """The same target weights [n] on every bar."""
     action = _actions(env, jnp.asarray(weights, jnp.float32), params)
-    return Constant(spec=_spec(env, params), action=action)
+    return Constant(spec=spec_of(env, params), action=action)
 
 
-def minimum_variance(env: Portfolio, params: PortfolioParams, window: int = 60) -> Lookup:
+def minimum_variance(env: Allocation, params: PortfolioParams, window: int = 60) -> Lookup:
     """min w' S w over w >= 0, sum w = 1; S the covariance of the last `window` bars' returns.
 
     Equal weights until there are so many, and in rows that an episode cannot visit.
@@ -152,7 +121,7 @@ def minimum_variance(env: Portfolio, params: PortfolioParams, window: int = 60) 
 
 
 def mean_variance(
-    env: Portfolio, params: PortfolioParams, window: int = 60, risk_aversion: float = 1.0
+    env: Allocation, params: PortfolioParams, window: int = 60, risk_aversion: float = 1.0
 ) -> Lookup:
     """max w' (m - r) - risk_aversion / 2 w' S w over w >= 0, sum w <= 1; the rest is cash.
 
@@ -217,12 +186,8 @@ def _moments(params: PortfolioParams, window: int) -> tuple[np.ndarray, np.ndarr
     begin, end = _first(params, window), int(params.last_row) + 1
     covariance = np.empty((max(end - begin, 0), n, n))
     mean = np.empty((max(end - begin, 0), n))
-    for first in range(begin, end, _BLOCK):
-        bars = np.arange(first, min(first + _BLOCK, end))
-        seen = returns[bars[:, None] - np.arange(window, 0, -1)]  # [B, W, n]
-        centred = seen - seen.mean(axis=1, keepdims=True)
-        mean[bars - begin] = seen.mean(axis=1)
-        covariance[bars - begin] = np.matmul(centred.transpose(0, 2, 1), centred) / (window - 1)
+    for bars in blocks(begin, end):
+        mean[bars - begin], covariance[bars - begin] = moments_before(returns, bars, window)
     return covariance, mean
 
 
@@ -230,22 +195,17 @@ def _first(params: PortfolioParams, window: int) -> int:
     return max(int(params.first_row), window)
 
 
-def _lookup(env: Portfolio, params: PortfolioParams, weights: np.ndarray, window: int) -> Lookup:
+def _lookup(env: Allocation, params: PortfolioParams, weights: np.ndarray, window: int) -> Lookup:
     every_row = np.full((len(params.table), env.n_assets), 1.0 / env.n_assets, np.float32)
     first = _first(params, window)
     every_row[first : first + len(weights)] = weights
     return Lookup(
-        spec=_spec(env, params),
+        spec=spec_of(env, params),
         actions=_actions(env, jnp.asarray(every_row), params),
         table=params.table,
     )
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _actions(env: Portfolio, weights: jax.Array, params: PortfolioParams) -> jax.Array:
+def _actions(env: Allocation, weights: jax.Array, params: AllocationParams) -> jax.Array:
     return env.actions(weights, params)
-
-
-def _spec(env: Portfolio, params: PortfolioParams) -> Spec:
-    space = action_spec(env.action_space(params))
-    return Spec(env.market_table(params).shape[-1], env.account_size(params), space)

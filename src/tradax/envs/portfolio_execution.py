@@ -215,7 +215,7 @@ class PortfolioExecution(MarketEnvironment):
         return "portfolio_execution"
 
     @property
-    def default_params(self) -> PortfolioExecutionParams:  # type: ignore[override]
+    def default_params(self) -> PortfolioExecutionParams:
         return make(Config())[1]
 
     @property
@@ -226,9 +226,6 @@ class PortfolioExecution(MarketEnvironment):
     def action_space(self, params: PortfolioExecutionParams | None = None) -> spaces.Box:
         assets = self.num_actions if params is None else params.shares.shape[-1]
         return spaces.Box(-1.0, 1.0, (assets,), jnp.float32)
-
-    def market_table(self, params: PortfolioExecutionParams) -> jax.Array:
-        return params.table
 
     def row(self, state: PortfolioExecutionState) -> jax.Array:
         return state.step

@@ -9,43 +9,26 @@ import jax.numpy as jnp
 import numpy as np
 
 from tradax.almgren_chriss import PortfolioAlmgrenChriss
+from tradax.envs._baselines import Rule, spec_of, step_of
 from tradax.envs.portfolio_execution import PortfolioExecution, PortfolioExecutionParams, matvec
 from tradax.errors import ConfigError
-from tradax.protocols import Actor, Policy
-from tradax.spaces import Factored, Observation, Spec, action_spec
 
 
-class Feedback(Policy):
-    """Sells K_k x of the holdings x, which the observation holds."""
+class Feedback(Rule):
+    """Sells K_k x of the holdings x, which the account holds."""
 
     gains: jax.Array
     """K [N, A, A]"""
     params: PortfolioExecutionParams
     env: PortfolioExecution = eqx.field(static=True)
-    spec: Spec = eqx.field(static=True)
 
-    def act(self, obs: jax.Array, key: jax.Array | None = None) -> jax.Array:
-        """Args: obs [..., 1 + 2 A]. Returns: [..., A]; the key is not used."""
-        n_steps = self.gains.shape[0]
-        step = jnp.round((1.0 - obs[..., 0]) * n_steps).astype(jnp.int32)
-        return self._at(step, obs[..., self.spec.market :])
-
-    def actor(self, *, sample: bool = False) -> "FeedbackActor":
-        return FeedbackActor(self)
-
-    def _at(self, step: jax.Array, account: jax.Array) -> jax.Array:
+    def choose(self, row, account):
         shares = account[..., : self.gains.shape[-1]] * self.params.unit
-        step = jnp.clip(step, 0, self.gains.shape[0] - 1)
+        step = jnp.clip(row, 0, self.gains.shape[0] - 1)
         return self.env.actions(matvec(self.gains[step], shares), shares, step, self.params)
 
-
-class FeedbackActor(Actor):
-    policy: Feedback
-
-    def __call__(self, obs: Observation, memory, key: jax.Array):
-        if isinstance(obs, Factored):
-            return self.policy._at(obs.row, obs.account), memory, ()
-        return self.policy.act(obs), memory, ()
+    def row_of(self, obs):
+        return step_of(obs[..., 0], self.gains.shape[0])
 
 
 def sell_at_once(env: PortfolioExecution, params: PortfolioExecutionParams) -> Feedback:
@@ -111,9 +94,9 @@ def feedback(
             f"it sells {float(sales[k, asset]):,.0f} shares of asset {asset + 1} and holds "
             f'{float(shares[k, asset]):,.0f}; use "target"'
         )
-    space = action_spec(env.action_space(params))
-    spec = Spec(params.table.shape[-1], env.account_size(params), space)
-    return Feedback(gains=jnp.asarray(gains, jnp.float32), params=params, env=env, spec=spec)
+    return Feedback(
+        spec=spec_of(env, params), gains=jnp.asarray(gains, jnp.float32), params=params, env=env
+    )
 
 
 def _of_each(params: PortfolioExecutionParams, fractions: np.ndarray) -> np.ndarray:

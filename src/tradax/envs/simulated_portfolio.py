@@ -15,6 +15,7 @@ process is geometric Brownian motion: the same optimum, with the noise of the pr
 **End.** Truncated after `episode_length` bars; terminated at ruin.
 """
 
+import dataclasses
 from typing import Literal
 
 import jax
@@ -24,7 +25,7 @@ from flax import struct
 from tradax.config import config, setting
 from tradax.data import synthetic
 from tradax.envs import _paths
-from tradax.envs.portfolio import Portfolio, PortfolioState, check_reach
+from tradax.envs._allocation import Allocation, AllocationParams, AllocationState, check_reach
 from tradax.errors import ConfigError
 
 
@@ -86,7 +87,7 @@ class Config:
 
 
 @struct.dataclass
-class SimulatedParams:
+class SimulatedParams(AllocationParams):
     """Process and numbers; every field is a pytree leaf or made of them."""
 
     process: synthetic.Process
@@ -95,28 +96,16 @@ class SimulatedParams:
     dt: jax.Array
     """Years in a bar."""
     episode_length: jax.Array
-    initial_cash: jax.Array
-    cost: jax.Array
-    """Commission and half spread, as a fraction of what is traded."""
-    gross: jax.Array
-    borrow_rate: jax.Array
-    """Per bar."""
-    cash_rate: jax.Array
-    """Per bar."""
-    ruin_level: jax.Array
-    risk_aversion: jax.Array
-    cost_aversion: jax.Array
-    sharpe_rate: jax.Array
 
 
 @struct.dataclass
-class SimulatedState(PortfolioState):
+class SimulatedState(AllocationState):
     path: _paths.PathState
     recent: jax.Array
     """[lags, n]: log returns, newest first."""
 
 
-class SimulatedPortfolio(Portfolio):
+class SimulatedPortfolio(Allocation):
     """See the module's docstring. Fields choose the program; numbers are in `SimulatedParams`."""
 
     def __init__(
@@ -145,24 +134,24 @@ class SimulatedPortfolio(Portfolio):
         return "simulated_portfolio"
 
     @property
-    def default_params(self) -> SimulatedParams:  # type: ignore[override]
+    def default_params(self) -> SimulatedParams:
         return make(Config(assets=self.n_assets))[1]
 
-    def market_table(self, params: SimulatedParams) -> jax.Array:  # type: ignore[override]
+    def market_table(self, params: SimulatedParams) -> jax.Array:
         return jnp.ones((1, 1), jnp.float32)
 
-    def row(self, state: SimulatedState) -> jax.Array:  # type: ignore[override]
+    def row(self, state: SimulatedState) -> jax.Array:
         return jnp.zeros_like(state.row)
 
     def account_size(self, params=None) -> int:
         return self.n_assets * (2 + self.lags) + 1
 
-    def account(self, state: SimulatedState, params: SimulatedParams) -> jax.Array:  # type: ignore[override]
+    def account(self, state: SimulatedState, params: SimulatedParams) -> jax.Array:
         recent = state.recent / jnp.sqrt(params.dt)
         seen = jnp.concatenate([state.path.log_price, recent.ravel()])
-        return jnp.concatenate([super().account(state, params), jnp.clip(seen, -10.0, 10.0)])  # type: ignore[arg-type]
+        return jnp.concatenate([self.held(state), jnp.clip(seen, -10.0, 10.0)])
 
-    def reset_state(self, key: jax.Array, params: SimulatedParams) -> SimulatedState:  # type: ignore[override]
+    def reset_state(self, key: jax.Array, params: SimulatedParams) -> SimulatedState:
         zero = jnp.float32(0)
         return SimulatedState(
             row=jnp.int32(0),
@@ -175,10 +164,10 @@ class SimulatedPortfolio(Portfolio):
             recent=jnp.zeros((self.lags, self.n_assets), jnp.float32),
         )
 
-    def is_truncated(self, state: SimulatedState, params: SimulatedParams) -> jax.Array:  # type: ignore[override]
+    def is_truncated(self, state: SimulatedState, params: SimulatedParams) -> jax.Array:
         return state.time >= params.episode_length
 
-    def step_state(self, key, state: SimulatedState, action, params: SimulatedParams):  # type: ignore[override]
+    def step_state(self, key, state: SimulatedState, action, params: SimulatedParams):
         path = state.path
         factor = params.factor if self.n_assets > 1 else None
         keys = jax.random.split(key, self.substeps) if self.substeps > 1 else key[None]
@@ -187,7 +176,7 @@ class SimulatedPortfolio(Portfolio):
                 substep, params.process, path, params.dt / self.substeps, factor=factor
             )
         move = path.log_price - state.path.log_price
-        target = self.weights(action, params)  # type: ignore[arg-type]
+        target = self.weights(action, params)
         still = jnp.zeros_like(move)
         new, reward, terminated, info = self.rebalance(
             state, target, still, jnp.expm1(move), params
@@ -195,7 +184,9 @@ class SimulatedPortfolio(Portfolio):
         if self.expected:
             paid = jnp.log1p(-info["cost"] / state.net_worth)
             reward = growth(target, params) * params.dt + paid
-        new = new.replace(path=path, recent=jnp.concatenate([move[None], state.recent[:-1]]))
+        new = dataclasses.replace(
+            new, path=path, recent=jnp.concatenate([move[None], state.recent[:-1]])
+        )
         return new, reward, terminated, info
 
 

@@ -4,17 +4,16 @@ import numpy as np
 
 from tradax.data.synthetic import GeometricBrownianMotion
 from tradax.envs import portfolio_baselines
+from tradax.envs._baselines import Rule
 from tradax.envs.simulated_portfolio import SimulatedParams, SimulatedPortfolio
 
 
-def baselines(
-    env: SimulatedPortfolio, params: SimulatedParams
-) -> dict[str, portfolio_baselines.Rule]:
+def baselines(env: SimulatedPortfolio, params: SimulatedParams) -> dict[str, Rule]:
     """Cash, equal weights, buy-and-hold, and where the process is known Merton's weights."""
-    known: dict[str, portfolio_baselines.Rule] = {
-        "cash": portfolio_baselines.constant(env, params, np.zeros(env.n_assets)),  # type: ignore[arg-type]
-        "equal_weight": portfolio_baselines.equal_weight(env, params),  # type: ignore[arg-type]
-        "buy_and_hold": portfolio_baselines.buy_and_hold(env, params),  # type: ignore[arg-type]
+    known: dict[str, Rule] = {
+        "cash": portfolio_baselines.constant(env, params, np.zeros(env.n_assets)),
+        "equal_weight": portfolio_baselines.equal_weight(env, params),
+        "buy_and_hold": portfolio_baselines.buy_and_hold(env, params),
     }
     if isinstance(params.process, GeometricBrownianMotion):
         known["merton"] = merton(env, params)
@@ -26,8 +25,8 @@ def merton(env: SimulatedPortfolio, params: SimulatedParams) -> portfolio_baseli
     process, factor = params.process, np.asarray(params.factor, float)
     assert isinstance(process, GeometricBrownianMotion)
     return portfolio_baselines.merton(
-        env,  # type: ignore[arg-type]
-        params,  # type: ignore[arg-type]
+        env,
+        params,
         mu=float(process.drift),
         r=float(params.cash_rate / params.dt),
         sigma=float(process.volatility) ** 2 * factor @ factor.T,

@@ -23,7 +23,8 @@ step. Proceeds of short sales are cash.
 **End.** Truncated when the span or the episode's length is over; terminated at ruin.
 """
 
-from typing import Literal, NamedTuple
+import dataclasses
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +37,10 @@ from tradax.data.pipeline import Market, Pipeline
 from tradax.data.splits import Span
 from tradax.envs import _baselines
 from tradax.envs._market import MarketEnvironment, random_integer
+from tradax.envs._orders import Holdings, OrderParams, Quote, filled, possible, stopped
+from tradax.envs._rewards import ReturnState, differential_sharpe, moments
+from tradax.envs._span import SpanParams, shared_rows, start_row
+from tradax.envs._span import over_span as over_span
 from tradax.errors import DataError
 
 
@@ -82,81 +87,35 @@ class Config:
     """Adaptation rate of the running moments that two of the rewards use."""
 
 
-class Quote(NamedTuple):
-    """What an order given on a bar can meet; a row of `TradingParams.quotes`."""
-
-    close: jax.Array
-    next_open: jax.Array
-    next_high: jax.Array
-    next_low: jax.Array
-    next_close: jax.Array
-    volume: jax.Array
-    volatility: jax.Array
-
-
 @struct.dataclass
-class TradingParams:
+class TradingParams(SpanParams, OrderParams):
     """Market arrays and numbers; every field is a pytree leaf."""
 
     table: jax.Array
     """Features [T, F]; with several symbols their tables one after the other."""
     quotes: jax.Array
     """[T, 7], see `Quote`."""
-    first_row: jax.Array
-    last_row: jax.Array
-    """The span of rows that may be visited, both inclusive."""
     n_symbols: jax.Array
     rows_per_symbol: jax.Array
-    episode_length: jax.Array
-    random_start: jax.Array
-    """False: every episode starts at `first_row`."""
     initial_cash: jax.Array
-    commission: jax.Array
-    commission_min: jax.Array
-    half_spread: jax.Array
-    impact: jax.Array
-    leverage: jax.Array
     borrow_rate: jax.Array
     """Per bar."""
     cash_rate: jax.Array
     """Per bar."""
-    stop_loss: jax.Array
-    take_profit: jax.Array
     ruin_level: jax.Array
     risk_aversion: jax.Array
     sharpe_rate: jax.Array
 
 
 @struct.dataclass
-class TradingState:
+class TradingState(ReturnState):
     row: jax.Array
     last_row: jax.Array
-    time: jax.Array
-    """Steps since the episode began."""
     cash: jax.Array
     shares: jax.Array
     entry_price: jax.Array
     """Average price paid for the open position, 0 without one."""
     net_worth: jax.Array
-    mean: jax.Array
-    square: jax.Array
-    """Running moments of the return a bar, for two of the rewards."""
-
-
-class Holdings(NamedTuple):
-    """An account in the middle of a step."""
-
-    cash: jax.Array
-    shares: jax.Array
-    entry_price: jax.Array
-    cost: jax.Array
-    """Commission, spread and impact paid in this step."""
-    traded: jax.Array
-    """Shares bought plus shares sold in this step."""
-    turnover: jax.Array
-    """Their value, in currency."""
-    fill_price: jax.Array
-    """Of the last fill in this step; 0 without one."""
 
 
 class Trading(MarketEnvironment):
@@ -182,7 +141,7 @@ class Trading(MarketEnvironment):
         return "trading"
 
     @property
-    def default_params(self) -> TradingParams:  # type: ignore[override]
+    def default_params(self) -> TradingParams:
         """A small seeded random walk, so that the environment works without data."""
         from tradax.data.features import Config as FeatureConfig
         from tradax.data.synthetic import geometric_brownian_motion
@@ -195,11 +154,8 @@ class Trading(MarketEnvironment):
     def num_actions(self) -> int:
         return 2
 
-    def action_space(self, params: TradingParams | None = None) -> spaces.Box:
+    def action_space(self, params: TradingParams | None = None) -> spaces.Space:
         return spaces.Box(-1.0, 1.0, (2,), jnp.float32)
-
-    def market_table(self, params: TradingParams) -> jax.Array:
-        return params.table
 
     def row(self, state: TradingState) -> jax.Array:
         return state.row
@@ -217,12 +173,10 @@ class Trading(MarketEnvironment):
 
     def reset_state(self, key: jax.Array, params: TradingParams) -> TradingState:
         symbol = random_integer(key, params.n_symbols)
-        room = jnp.maximum(params.last_row - params.first_row - params.episode_length, 0)
-        start = random_integer(key, room + 1, stream=1) * params.random_start
         offset = symbol * params.rows_per_symbol
         zero = jnp.float32(0)
         return TradingState(
-            row=(offset + params.first_row + start).astype(jnp.int32),
+            row=(offset + start_row(key, params, stream=1)).astype(jnp.int32),
             last_row=(offset + params.last_row).astype(jnp.int32),
             time=jnp.int32(0),
             cash=params.initial_cash,
@@ -248,12 +202,12 @@ class Trading(MarketEnvironment):
         holdings = Holdings(state.cash, state.shares, state.entry_price, zero, zero, zero, zero)
 
         if self.fill == "next_close":
-            holdings = self._apply_stops(holdings, quote, params)
+            holdings = stopped(holdings, quote, params) if self.stops else holdings
             holdings = self._trade(holdings, side, size, quote.next_close, quote, params)
         else:
             price = quote.next_open if self.fill == "next_open" else quote.close
             holdings = self._trade(holdings, side, size, price, quote, params)
-            holdings = self._apply_stops(holdings, quote, params)
+            holdings = stopped(holdings, quote, params) if self.stops else holdings
 
         rate = jnp.where(holdings.cash > 0, params.cash_rate, params.borrow_rate)
         borrowed = jnp.maximum(-holdings.shares, 0.0) * quote.close
@@ -288,116 +242,29 @@ class Trading(MarketEnvironment):
 
     def _trade(self, holdings, side, size, price, quote: Quote, params: TradingParams) -> Holdings:
         """Send an order for the fraction `size` of what can be bought or sold at `price`."""
-        buy, sell = self._possible(holdings, size, price, quote, params)
+        buy, sell = possible(holdings, size, price, quote, params, allow_short=self.allow_short)
         return self._send(holdings, side, jnp.where(side > 0, buy, sell), price, quote, params)
-
-    def _possible(self, holdings, size, price, quote: Quote, params: TradingParams):
-        """Shares that the fraction `size` of the way to the limits buys, and sells."""
-        leverage, minimum = params.leverage, params.commission_min
-        net_worth = jnp.maximum(holdings.cash + holdings.shares * price, 0.0)
-        position = holdings.shares * price
-
-        room = jnp.maximum(leverage * net_worth - position, 0.0)
-        spend = size * room
-        # Impact of the largest possible order: the one that is sent costs no more.
-        slip = self._slip(spend / price, quote, params)
-        unit = leverage * ((1.0 + slip) * (1.0 + params.commission) - 1.0)
-        buy = jnp.minimum(
-            spend / (price * (1.0 + unit)),
-            (spend - leverage * minimum) / (price * (1.0 + leverage * slip)),
-        )
-
-        sell = size * holdings.shares
-        if self.allow_short:
-            limit = leverage * net_worth / price
-            slip = self._slip(holdings.shares + limit, quote, params)
-            unit = leverage * (slip + params.commission)
-            longs = jnp.maximum(holdings.shares, 0.0)
-            limit = (leverage * (net_worth - minimum) / price - longs * unit) / (1.0 + unit)
-            sell = size * (holdings.shares + jnp.maximum(limit, 0.0))
-        return jnp.maximum(buy, 0.0), jnp.maximum(sell, 0.0)
 
     def _send(self, holdings, side, shares, price, quote: Quote, params: TradingParams) -> Holdings:
         """Fill an order for whole lots of `shares`."""
         if self.lot_size is not None:
             shares = jnp.floor(shares / self.lot_size) * self.lot_size
-        return self._fill(holdings, side * shares, price, quote, params)
-
-    def _apply_stops(self, holdings: Holdings, quote: Quote, params: TradingParams) -> Holdings:
-        """Close the position where the next bar reaches its stop-loss or take-profit."""
-        if not self.stops:
-            return holdings
-        side = jnp.sign(holdings.shares)
-        stop = holdings.entry_price * (1.0 - side * params.stop_loss)
-        target = holdings.entry_price * (1.0 + side * params.take_profit)
-        worst = jnp.where(side > 0, quote.next_low, quote.next_high)
-        best = jnp.where(side > 0, quote.next_high, quote.next_low)
-        stopped = (side != 0) & (side * (worst - stop) <= 0)
-        taken = (side != 0) & (side * (best - target) >= 0) & ~stopped
-        # A bar that opens beyond the level is filled at its open.
-        stop_price = side * jnp.minimum(side * quote.next_open, side * stop)
-        target_price = side * jnp.maximum(side * quote.next_open, side * target)
-        price = jnp.where(stopped, stop_price, target_price)
-        price = jnp.where(stopped | taken, price, quote.next_close)
-        shares = jnp.where(stopped | taken, -holdings.shares, 0.0)
-        return self._fill(holdings, shares, price, quote, params)
-
-    def _fill(self, holdings, shares, price, quote: Quote, params: TradingParams) -> Holdings:
-        """Exchange `shares` (signed) for cash at `price` and its costs."""
-        slip = self._slip(jnp.abs(shares), quote, params)
-        fill_price = price * (1.0 + jnp.sign(shares) * slip)
-        value = jnp.abs(shares) * fill_price
-        commission = jnp.maximum(value * params.commission, params.commission_min)
-        sent = (value > 0) & (commission <= value)
-        shares, value, commission = (jnp.where(sent, x, 0.0) for x in (shares, value, commission))
-
-        after = holdings.shares + shares
-        grows = jnp.abs(after) > jnp.abs(holdings.shares)
-        turned = holdings.shares * after < 0
-        average = (
-            jnp.abs(holdings.shares) * holdings.entry_price + jnp.abs(shares) * fill_price
-        ) / jnp.where(grows, jnp.abs(after), 1.0)
-        entry = jnp.where(grows, average, holdings.entry_price)
-        entry = jnp.where(turned, fill_price, entry)
-        return Holdings(
-            cash=holdings.cash - shares * fill_price - commission,
-            shares=after,
-            entry_price=jnp.where(after == 0, 0.0, entry),
-            cost=holdings.cost + commission + jnp.abs(shares) * price * slip,
-            traded=holdings.traded + jnp.abs(shares),
-            turnover=holdings.turnover + value,
-            fill_price=jnp.where(sent, fill_price, holdings.fill_price),
-        )
-
-    def _slip(self, shares, quote: Quote, params: TradingParams) -> jax.Array:
-        """Half spread plus impact, as a fraction of the price; never more than 90%."""
-        # At a volume of 0 nothing is known about depth: as if one share had been traded.
-        participation = jnp.maximum(shares, 0.0) / jnp.maximum(quote.volume, 1.0)
-        impact = params.impact * quote.volatility * jnp.sqrt(participation)
-        return jnp.minimum(params.half_spread + impact, 0.9)
+        return filled(holdings, side * shares, price, quote, params)
 
     def _reward(self, state: TradingState, net_worth, params: TradingParams):
         """Returns: reward, and the running first and second moment of the return."""
         change = net_worth / state.net_worth - 1.0
-        delta_mean = change - state.mean
-        delta_square = change**2 - state.square
-        mean = state.mean + params.sharpe_rate * delta_mean
-        square = state.square + params.sharpe_rate * delta_square
+        moved = moments(state, change, params.sharpe_rate)
         if self.reward == "log_return":
             floor = 1e-3 * state.net_worth  # ruin is a loss of 99.9%, not an infinite one
             reward = jnp.log(jnp.maximum(net_worth, floor) / state.net_worth)
         elif self.reward == "profit":
             reward = (net_worth - state.net_worth) / params.initial_cash
         elif self.reward == "differential_sharpe":
-            # Moody and Saffell (2001), eq. 14, scaled by the adaptation rate.
-            variance = jnp.maximum(state.square - state.mean**2, 1e-6)
-            reward = (state.square * delta_mean - 0.5 * state.mean * delta_square) / variance**1.5
-            # The moments mean nothing before they have seen 1 / rate bars.
-            warm = state.time >= 1.0 / params.sharpe_rate
-            reward = params.sharpe_rate * jnp.where(warm, reward, delta_mean / jnp.sqrt(variance))
+            reward = differential_sharpe(state, moved, params.sharpe_rate)
         else:
-            reward = change - params.risk_aversion * delta_mean**2
-        return reward, mean, square
+            reward = change - params.risk_aversion * moved.delta_mean**2
+        return reward, moved.mean, moved.square
 
 
 def make(config: Config, market: Market | tuple[Market, ...], train: Span):
@@ -410,9 +277,7 @@ def make(config: Config, market: Market | tuple[Market, ...], train: Span):
     Returns: (Trading, TradingParams).
     """
     markets: tuple[Market, ...] = (market,) if isinstance(market, Market) else market
-    rows = {len(m.close) for m in markets}
-    if len(rows) > 1:
-        raise DataError("symbols of different length cannot share an environment")
+    rows = shared_rows(markets)
     if config.impact > 0 and not all(m.has_volume for m in markets):
         raise DataError("trading.impact needs volumes, and the data has none; set it to 0")
     stops = config.stop_loss is not None or config.take_profit is not None
@@ -433,7 +298,7 @@ def make(config: Config, market: Market | tuple[Market, ...], train: Span):
         first_row=jnp.int32(train.first),
         last_row=jnp.int32(train.last),
         n_symbols=jnp.int32(len(markets)),
-        rows_per_symbol=jnp.int32(rows.pop()),
+        rows_per_symbol=jnp.int32(rows),
         episode_length=jnp.int32(config.episode_length),
         random_start=jnp.bool_(True),
         initial_cash=number(config.initial_cash),
@@ -453,21 +318,11 @@ def make(config: Config, market: Market | tuple[Market, ...], train: Span):
     return env, params
 
 
-def over_span(params: TradingParams, span: Span) -> TradingParams:
-    """The same market, walked once from the first to the last row of `span`."""
-    return params.replace(  # type: ignore[attr-defined]
-        first_row=jnp.int32(span.first),
-        last_row=jnp.int32(span.last),
-        episode_length=jnp.int32(span.last - span.first + 1),
-        random_start=jnp.bool_(False),
-    )
-
-
 def without_costs(params: TradingParams) -> TradingParams:
     """The same market at no cost, for gross figures."""
     zero = jnp.float32(0)
-    return params.replace(  # type: ignore[attr-defined]
-        commission=zero, commission_min=zero, half_spread=zero, impact=zero
+    return dataclasses.replace(
+        params, commission=zero, commission_min=zero, half_spread=zero, impact=zero
     )
 
 

@@ -1,19 +1,14 @@
 """What a seller costs, over many simulated sales."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from tradax.envs.execution import Execution, ExecutionParams
-from tradax.errors import TradaxError
-from tradax.protocols import Actor, Policy
-from tradax.rollout import JaxSource, jax_source
-
-_CHUNK = 4_096  # sales that are followed side by side
+from tradax.evaluation.paths import follow
+from tradax.protocols import Policy
 
 
 @dataclass(frozen=True)
@@ -68,18 +63,8 @@ def simulate(
     Args:
         value: dollars that `bps` is relative to.
     """
-    if paths < 2:
-        raise TradaxError(f"paths is {paths}; it must be at least 2")
-    source = jax_source(env, params)
-    if source.spec != policy.spec:
-        raise TradaxError(
-            f"the policy was made for {policy.spec}, the environment has {source.spec}"
-        )
-    chunk = min(paths, _CHUNK)
-    keys = jax.random.split(jax.random.key(seed), (-(-paths // chunk), chunk))
-    walked = _sell(source, policy.actor(sample=False), keys, n_steps)
-    cost, reward, left = (np.asarray(x, np.float64)[:paths] for x in walked)
-    objective = -reward * float(params.reward_unit)
+    sale = follow(policy, env, params, _figures, n_steps=n_steps, paths=paths, seed=seed)
+    cost, objective = sale.cost, -sale.reward * float(params.reward_unit)
     sd = float(cost.std(ddof=1))
     before = np.asarray(params.shares, np.float64)[None]
     return ExecutionResult(
@@ -91,19 +76,21 @@ def simulate(
         objective=float(objective.mean()),
         objective_error=float(objective.std(ddof=1)) / paths**0.5,
         bps=1e4 * float(cost.mean()) / value,
-        trajectory=np.concatenate([before, left.mean(0)]),
+        trajectory=np.concatenate([before, sale.remaining.mean(0)]),
         shortfalls=cost,
     )
 
 
-@eqx.filter_jit
-def _sell(source: JaxSource, actor: Actor, keys: jax.Array, n_steps: int):
-    """Args: keys [C, B]. Returns: shortfall [C B], summed rewards [C B], shares left [C B, N], or
-    [C B, N, A]."""
+class _Figures(NamedTuple):
+    """Of a sale; then each [paths, ...]."""
 
-    def one(key):
-        _, info = source.walk(actor, key, n_steps)
-        return jnp.sum(info["cost_dollars"]), jnp.sum(info["reward"]), info["remaining"]
+    cost: Any
+    """Shortfall, in dollars."""
+    reward: Any
+    """Sum."""
+    remaining: Any
+    """Shares left after every step, [N], or [N, A]."""
 
-    outcome = jax.lax.map(jax.vmap(one), keys)
-    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), outcome)
+
+def _figures(info: dict, params: Any) -> _Figures:
+    return _Figures(jnp.sum(info["cost_dollars"]), jnp.sum(info["reward"]), info["remaining"])

@@ -1,18 +1,14 @@
 """What a market maker earns and risks, over many simulated paths."""
 
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
-import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from tradax.envs.market_making import MarketMaking, MarketMakingParams
-from tradax.errors import TradaxError
-from tradax.protocols import Actor, Policy
-from tradax.rollout import JaxSource, jax_source
-
-_CHUNK = 4_096  # paths that are followed side by side
+from tradax.evaluation.paths import follow
+from tradax.protocols import Policy
 
 
 @dataclass(frozen=True)
@@ -55,50 +51,45 @@ def assess(
     Raises:
         TradaxError: the policy was made for other observations or actions, or too few paths.
     """
-    if paths < 2:
-        raise TradaxError(f"paths is {paths}; it must be at least 2")
-    source = jax_source(env, params)
-    if source.spec != policy.spec:
-        raise TradaxError(
-            f"the policy was made for {policy.spec}, the environment has {source.spec}"
-        )
-    chunk = min(paths, _CHUNK)
-    keys = jax.random.split(jax.random.key(seed), (-(-paths // chunk), chunk))
-    walked = _quote(source, policy.actor(sample=False), keys)
-    profit, inventory, spread, quotes, reward = (np.asarray(x, np.float64)[:paths] for x in walked)
-    sd = float(profit.std(ddof=1))
+    n_steps = params.table.shape[0] - 1
+    path = follow(policy, env, params, _figures, n_steps=n_steps, paths=paths, seed=seed)
+    profit, sd = float(path.profit.mean()), float(path.profit.std(ddof=1))
     return MarketMakingResult(
         paths=paths,
-        profit=float(profit.mean()),
+        profit=profit,
         standard_error=sd / paths**0.5,
         sd=sd,
-        inventory_sd=float(inventory.std(ddof=1)),
-        spread=float(spread.sum() / max(quotes.sum(), 1.0)),
-        utility=float(profit.mean()) - float(params.risk_aversion) / 2.0 * sd**2,
-        objective=float(reward.mean()),
-        objective_error=float(reward.std(ddof=1)) / paths**0.5,
-        profits=profit,
-        inventories=inventory,
+        inventory_sd=float(path.inventory.std(ddof=1)),
+        spread=float(path.spread.sum() / max(path.quotes.sum(), 1.0)),
+        utility=profit - float(params.risk_aversion) / 2.0 * sd**2,
+        objective=float(path.reward.mean()),
+        objective_error=float(path.reward.std(ddof=1)) / paths**0.5,
+        profits=path.profit,
+        inventories=path.inventory,
     )
 
 
-@eqx.filter_jit
-def _quote(source: JaxSource, actor: Actor, keys: jax.Array):
-    """Args: keys [C, B]. Returns, each [C B]: profit, final inventory, sum of the spreads of the
-    steps with both quotes, number of those steps, sum of rewards."""
-    n_steps = source.params.table.shape[0] - 1
+class _Figures(NamedTuple):
+    """Of a path; then each [paths]."""
 
-    def one(key):
-        _, info = source.walk(actor, key, n_steps)
-        both = jnp.all(info["quoted"], axis=-1)
-        spread = jnp.sum(info["distance"], axis=-1)
-        return (
-            info["wealth"][-1],
-            info["inventory"][-1],
-            jnp.sum(jnp.where(both, spread, 0.0)),
-            jnp.sum(both),
-            jnp.sum(info["reward"]),
-        )
+    profit: Any
+    inventory: Any
+    """At the end."""
+    spread: Any
+    """Sum of the spreads of the steps with both quotes."""
+    quotes: Any
+    """Number of those steps."""
+    reward: Any
+    """Sum."""
 
-    outcome = jax.lax.map(jax.vmap(one), keys)
-    return jax.tree.map(lambda x: x.reshape(-1), outcome)
+
+def _figures(info: dict, params: MarketMakingParams) -> _Figures:
+    both = jnp.all(info["quoted"], axis=-1)
+    spread = jnp.sum(info["distance"], axis=-1)
+    return _Figures(
+        profit=info["wealth"][-1],
+        inventory=info["inventory"][-1],
+        spread=jnp.sum(jnp.where(both, spread, 0.0)),
+        quotes=jnp.sum(both),
+        reward=jnp.sum(info["reward"]),
+    )
