@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tradax import discovery, training
+from benchmarks._training import train_seeds
+from tradax import discovery
 from tradax.algorithms import ppo
 from tradax.data import features, samples
 from tradax.data.pipeline import Market, Pipeline
@@ -46,15 +47,7 @@ def shares(name: str) -> tuple[float, np.ndarray]:
     one = markets if getattr(module, "HOLDS_ALL_SYMBOLS", False) else markets[0]
     env, params = module.make(module.Config(**COSTLESS), one, pipeline.splits.train)
     config = ppo.Config(gamma=0.0, gae_lambda=0.0, normalize_advantages=True)
-    source = jax_source(env, params, num_envs=config.num_envs)
-    result = training.train(
-        ppo.make(config, source.spec, jnp.float32(1)),
-        source,
-        jax.random.split(jax.random.key(0), SEEDS),
-        total_timesteps=STEPS,
-        members=SEEDS,
-        shared_source=True,
-    )
+    result = train_seeds(ppo, config, env, params, seeds=SEEDS, steps=STEPS)
     span = pipeline.splits.test
     walked = jax_source(env, module.over_span(params, span))
     n_steps = span.last - span.first

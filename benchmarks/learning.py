@@ -11,10 +11,9 @@ import time
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from tradax import training
+from benchmarks._training import one_by_one, train_seeds
 from tradax.envs import execution, execution_baselines
 from tradax.evaluation.execution import assess
 from tradax.rollout import jax_source
@@ -69,10 +68,8 @@ def main() -> None:
         policies = trained(name, env, params, SALE_STEPS, options)
         scores = np.array(
             [
-                assess(jax.tree.map(lambda x, i=i: x[i], policies), env, params).objective
-                / best.objective
-                - 1.0
-                for i in range(SEEDS)
+                assess(policy, env, params).objective / best.objective - 1.0
+                for policy in one_by_one(policies, SEEDS)
             ]
         )
         held = bool(scores.max() <= MOST_EXCESS)
@@ -84,15 +81,7 @@ def trained(name: str, env, params, steps: int, options: dict):
     """Policies of all seeds, stacked."""
     module = importlib.import_module(f"tradax.algorithms.{name}")
     config = module.Config(**options)
-    source = jax_source(env, params, num_envs=config.num_envs)
-    return training.train(
-        module.make(config, source.spec, jnp.float32(1)),
-        source,
-        jax.random.split(jax.random.key(0), SEEDS),
-        total_timesteps=steps,
-        members=SEEDS,
-        shared_source=True,
-    ).policy
+    return train_seeds(module, config, env, params, seeds=SEEDS, steps=steps).policy
 
 
 def evaluated(policies, env: str) -> np.ndarray:

@@ -6,14 +6,10 @@ judged on the same 20,000 paths, which training did not see. The claim: the util
 is at least that of the closed form minus 2%.
 """
 
-import jax
-import jax.numpy as jnp
-
-from tradax import training
+from benchmarks._training import one_by_one, train_seeds
 from tradax.algorithms import ppo
 from tradax.envs import market_making, market_making_baselines
 from tradax.evaluation.market_making import assess
-from tradax.rollout import jax_source
 
 SEEDS, STEPS, PATHS = 10, 3_000_000, 20_000
 
@@ -23,18 +19,10 @@ def main() -> None:
     config = ppo.Config(
         num_envs=128, n_steps=100, minibatches=8, gamma=1.0, gae_lambda=0.95, initial_log_std=-1.0
     )
-    source = jax_source(env, params, num_envs=config.num_envs)
-    result = training.train(
-        ppo.make(config, source.spec, jnp.float32(1)),
-        source,
-        jax.random.split(jax.random.key(0), SEEDS),
-        total_timesteps=STEPS,
-        members=SEEDS,
-        shared_source=True,
-    )
+    result = train_seeds(ppo, config, env, params, seeds=SEEDS, steps=STEPS)
     policies = dict(market_making_baselines.baselines(env, params))
-    for seed in range(SEEDS):
-        policies[f"PPO, seed {seed}"] = jax.tree.map(lambda x, seed=seed: x[seed], result.policy)
+    for seed, policy in enumerate(one_by_one(result.policy, SEEDS)):
+        policies[f"PPO, seed {seed}"] = policy
     print("| quotes | spread | profit | sd | inventory sd | utility | objective |")
     print("|---|---|---|---|---|---|---|")
     utility = {}

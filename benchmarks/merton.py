@@ -9,15 +9,13 @@ one step it is a thousand times what a weight wrong by 0.05 costs. The claims, f
 
 from typing import Literal
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tradax import training
+from benchmarks._training import one_by_one, train_seeds
 from tradax.algorithms import ppo
 from tradax.envs import simulated_portfolio, simulated_portfolio_baselines
 from tradax.evaluation.simulated_portfolio import assess
-from tradax.rollout import jax_source
 
 Reward = Literal["expected_growth", "log_growth"]
 
@@ -54,20 +52,11 @@ def learned(mu: float, r: float, sigma: float, reward: Reward, steps: int):
         )
     )
     config = ppo.Config(num_envs=256, n_steps=52, gamma=0.0, gae_lambda=0.0, initial_log_std=-1.0)
-    source = jax_source(env, params, num_envs=config.num_envs)
-    result = training.train(
-        ppo.make(config, source.spec, jnp.float32(1)),
-        source,
-        jax.random.split(jax.random.key(0), SEEDS),
-        total_timesteps=steps,
-        members=SEEDS,
-        shared_source=True,
-    )
+    result = train_seeds(ppo, config, env, params, seeds=SEEDS, steps=steps)
     known = simulated_portfolio_baselines.merton(env, params)
     best = float(env.weights(known.action, params)[0])
     weights = [
-        assess(jax.tree.map(lambda x, i=i: x[i], result.policy), env, params, seed=1).weights
-        for i in range(SEEDS)
+        assess(policy, env, params, seed=1).weights for policy in one_by_one(result.policy, SEEDS)
     ]
     growth = simulated_portfolio.growth(jnp.asarray(np.stack(weights), jnp.float32), params)
     optimal = simulated_portfolio.growth(jnp.array([best], jnp.float32), params)

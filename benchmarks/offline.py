@@ -21,9 +21,10 @@ from tradax.evaluation.off_policy import (
     off_policy_value,
 )
 from tradax.evaluation.scoring import evaluate
-from tradax.logged import Log, logged_source, record
+from tradax.logged import Log, logged_source
 from tradax.networks import mlp
 from tradax.policies import NetworkPolicy, head_of
+from tradax.recording import record
 from tradax.rollout import jax_source
 
 SEEDS, MEDIOCRE_STEPS, LOGGED_STEPS, DRAWN_STEPS = 10, 4_096, 200_000, 409_600

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tradax import cli
+from tradax import cli, discovery
 
 HEADER = "date,open,high,low,close,volume\n"
 GOOD = "2024-01-01,10,11,9,10,100\n2024-01-02,10,11,9,10,100\n"
@@ -82,6 +82,9 @@ def test_data_check_prints_all_problems_of_a_file_at_once(tmp_path, capsys):
         (["train", "--data", "sp50"], "did you mean sp500"),
         (["train", "--data", "synthetic:gbn"], "no process 'gbn'; did you mean gbm"),
         (["train", "--env", "execution", "--data", "sp500"], "takes no data"),
+        (["train", "--env", "execution", "--symbols", "A"], "takes no data; leave out symbols"),
+        (["train", "--env", "CartPole-v1", "--closes-only"], "is no market and takes no data"),
+        (["train", "--env", "CartPole-v1", "--out", f"{__file__}/run"], "no folder can be made"),
         (["train", "--env", "portfolio", "--shared-policy"], "leave out shared_policy"),
         (["train", "--ppo.gamma", "1.5", "--out", "x"], "ppo.gamma is 1.5; it must be at most 1"),
         (["train", "--ppo.minibatches", "3"], "do not divide into 3 minibatches"),
@@ -132,6 +135,14 @@ def test_list_names_algorithms_markets_and_samples(capsys):
     assert cli.main(["list"]) == 0
     printed = capsys.readouterr().out
     assert all(name in printed for name in ("ppo", "trading", "sp500", "us20"))
+    lines = [line for line in printed.splitlines() if line.strip()]
+    columns = {
+        line.index(text)
+        for text in discovery.algorithms().values()
+        for line in lines
+        if text in line
+    }
+    assert len(columns) == 1
 
 
 def test_train_evaluate_and_report_from_the_command_line(tmp_path, capsys):

@@ -7,10 +7,10 @@ import pytest
 
 import tradax
 from probes import Bandit
-from tradax import experiment, training
+from tradax import experiment, held_out, preparation, training
 from tradax.algorithms import ppo
 from tradax.data import samples
-from tradax.errors import ConfigError, TradaxError
+from tradax.errors import ConfigError, ModelFileError, TradaxError
 
 FAST = {
     "total_timesteps": 2_048,
@@ -57,11 +57,13 @@ def test_two_runs_with_one_seed_are_identical_and_leave_what_was_promised(tmp_pa
     assert manifest["data"]["validation"][1] < manifest["data"]["test"][0]
 
     # Testing again gives the same figures, and a report can be written again.
-    again = experiment.retest(a, skip_posterior=True, write=False)
+    again = held_out.retest(a, skip_posterior=True, write=False)
     assert again["strategies"] == result.summary["strategies"]
     (a / "report.html").unlink()
-    experiment.retest(a, skip_posterior=True)
+    held_out.retest(a, skip_posterior=True)
     assert (a / "report.html").stat().st_size > 1_000_000
+    written = json.loads((a / "summary.json").read_text())
+    assert written["steps_per_second"] == result.summary["steps_per_second"]
 
 
 def test_several_symbols_train_together_and_each_equals_its_own_run(tmp_path):
@@ -93,7 +95,7 @@ def test_a_portfolio_holds_all_symbols_with_one_policy_and_one_report(tmp_path):
     assert set(result.summary["strategies"]) >= {"policy", "buy_and_hold", "cash", "equal_weight"}
     assert [p.parent for p in result.run_dir.glob("**/report.html")] == [result.run_dir]
     assert "<h3>Weights</h3>" in (result.run_dir / "report.html").read_text()
-    again = experiment.retest(result.run_dir, skip_posterior=True, write=False)
+    again = held_out.retest(result.run_dir, skip_posterior=True, write=False)
     assert again["strategies"] == result.summary["strategies"]
     with pytest.raises(ConfigError, match="portfolio holds all symbols at once, with one policy"):
         tradax.train(env="portfolio", data=data, shared_policy=True, out=tmp_path / "b", **FAST)
@@ -102,8 +104,8 @@ def test_a_portfolio_holds_all_symbols_with_one_policy_and_one_report(tmp_path):
 
 def test_a_portfolio_may_be_of_one_symbol():
     data = "synthetic:gbm,bars=400"
-    request = experiment.Request(algorithm="ppo", env="portfolio", data=data, total_timesteps=1)
-    task = experiment.prepare(request)
+    request = preparation.Request(algorithm="ppo", env="portfolio", data=data, total_timesteps=1)
+    task = preparation.prepare(request)
     assert task.members is None
     assert [[market.symbol for market in held] for held in task.markets] == [["GBM"]]
     assert task.source.spec.action.size == 2
@@ -138,7 +140,7 @@ def test_a_frame_with_signals_trains_and_can_be_tested_again(tmp_path, kind):
     )
     names = json.loads((result.run_dir / "manifest.json").read_text())["data"]["features"]
     assert "alpha" in names
-    again = experiment.retest(result.run_dir, skip_posterior=True, write=False)
+    again = held_out.retest(result.run_dir, skip_posterior=True, write=False)
     assert again["strategies"] == result.summary["strategies"]
 
 
@@ -173,7 +175,7 @@ def test_markets_that_simulate_their_prices_are_compared_with_known_rules(tmp_pa
     page = (result.run_dir / "report.html").read_text()
     assert all(name.replace("_", " ") in page for name in rivals)
     assert ("Shares left" in page) == ("execution" in env)
-    again = experiment.retest(result.run_dir, write=False)
+    again = held_out.retest(result.run_dir, write=False)
     assert again["strategies"] == result.summary["strategies"]
     with pytest.raises(ConfigError, match="simulates its prices and takes no data"):
         tradax.train(env=env, data="sp500", out=tmp_path / "other", **FAST)
@@ -194,7 +196,7 @@ def test_an_interrupted_run_resumes_to_the_same_end(tmp_path, monkeypatch):
     stopped = tradax.train(data="sp500", out=tmp_path / "stopped", **FAST)
     assert stopped.interrupted
     assert not (tmp_path / "stopped" / "report.html").exists()
-    resumed = tradax.train(resume=tmp_path / "stopped", total_timesteps=2_048)
+    resumed = tradax.train(resume=tmp_path / "stopped")
     assert not resumed.interrupted
     assert untimed(resumed.run_dir / "metrics.jsonl") == untimed(whole.run_dir / "metrics.jsonl")
     for name in ("policy.zip", "policy-last.zip"):
@@ -227,6 +229,13 @@ def test_bad_requests_fail_before_anything_is_written(tmp_path, arguments, error
     with pytest.raises(error, match=message):
         tradax.train(out=out, **{**FAST, **arguments})
     assert not out.exists()
+
+
+def test_a_damaged_configuration_is_named(tmp_path):
+    for text in ("format: soon", "format: 99", "ppo", "{"):
+        (tmp_path / "config.yaml").write_text(text)
+        with pytest.raises(ModelFileError, match=r"config\.yaml"):
+            held_out.retest(tmp_path)
 
 
 def test_a_folder_with_something_in_it_is_not_touched(tmp_path):

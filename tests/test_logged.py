@@ -10,14 +10,16 @@ import pytest
 
 import tradax
 from probes import Delayed, Endless
-from tradax import cli, experiment, logged, protocols, training
+from tradax import cli, offline, preparation, protocols, recording, run_directory, training
 from tradax.algorithms import a2c, npg, ppo, reinforce, trpo
 from tradax.envs.probes import Memoryless, Target
 from tradax.errors import ConfigError, DataError, TradaxError
-from tradax.logged import logged_source, read_log, record, write_log
+from tradax.log_file import read_log, write_log
+from tradax.logged import logged_source
 from tradax.networks import mlp
 from tradax.policies import NetworkPolicy, head_of
 from tradax.protocols import Logged
+from tradax.recording import record
 from tradax.rollout import jax_source
 from tradax.spaces import Factored, Spec
 
@@ -40,14 +42,14 @@ def compile_fast():
 
 @pytest.fixture(scope="module")
 def market_task():
-    request = experiment.Request(
+    request = preparation.Request(
         algorithm="ppo",
         env="trading",
         data="sp500",
         total_timesteps=100,
         settings={"ppo": {"num_envs": B, "n_steps": T, "minibatches": 2, "hidden_sizes": [8]}},
     )
-    return experiment.prepare(request)
+    return preparation.prepare(request)
 
 
 def source_of(name, market_task):
@@ -73,8 +75,8 @@ def test_what_is_read_back_is_exactly_the_experience_that_was_logged(tmp_path, m
     # The same rollout once more, by hand.
     actor = policy.actor(sample=True)
     reset_key, key = jax.random.split(jax.random.key(3))
-    carry = logged._reset(source, reset_key, actor)
-    expected = logged._collect(source, carry, actor, jax.random.fold_in(key, 0), T)[1]
+    carry = recording._reset(source, reset_key, actor)
+    expected = recording._collect(source, carry, actor, jax.random.fold_in(key, 0), T)[1]
     windows = logged_source(again, like=source, num_envs=B).window(T * jnp.arange(B), T)
     # Recording stopped there, and learning takes it for a truncation.
     stopped = expected.truncated.at[-1].set(~expected.terminated[-1])
@@ -285,6 +287,9 @@ def test_recording_is_refused_where_it_makes_no_sense(tmp_path):
         tradax.collect(policy, "trading", n_steps=5)
     with pytest.raises(DataError, match=r"\.parquet"):
         tradax.collect(policy, Delayed(), n_steps=5, path=tmp_path / "log.csv")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(TradaxError, match=r"file/log\.parquet: cannot be written"):
+        tradax.collect(policy, Delayed(), n_steps=5, path=tmp_path / "file" / "log.parquet")
     windows = logged_source(record(policy, source, n_steps=5))
     with pytest.raises(TradaxError, match="cannot be played"):
         windows.episodes(policy.actor(sample=False), jax.random.key(0), 5)
@@ -360,28 +365,34 @@ def test_collecting_and_learning_from_the_command_line(tmp_path, capsys, monkeyp
     env = ["train", "--env", "CartPole-v1", *small]
     assert cli.main([*env, "--timesteps", "512", "--evaluations", "1", "--out", "a"]) == 0
     assert cli.main(["collect", "a", "log.parquet", "--steps", "1000"]) == 0
-    assert "1,024 steps in" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "1,024 steps in" in printed
+    assert "of them finished with a mean return of" in printed
     stepped = protocols.Source.collect
     monkeypatch.setattr("tradax.rollout.JaxSource.collect", stepped)  # abstract: must not be called
-    offline = [*env, "--offline", "log.parquet", "--timesteps", "1024", "--evaluations", "1"]
-    assert cli.main([*offline, "--out", "b"]) == 0
-    summary = experiment.run_directory.read_json(tmp_path / "b" / "summary.json")
+    from_file = [*env, "--offline", "log.parquet", "--timesteps", "1024", "--evaluations", "1"]
+    assert cli.main([*from_file, "--out", "b"]) == 0
+    summary = run_directory.read_json(tmp_path / "b" / "summary.json")
     assert summary["episodes"] == 100
     assert summary["offline"]["steps"] == 1024
     assert 0.05 < summary["offline"]["effective_sample_fraction"] <= 1
     # A run can be tested again without its log, and resumed with it.
     assert cli.main(["train", "--resume", "b", "--timesteps", "2048"]) == 0
     (tmp_path / "log.parquet").rename("moved.parquet")
-    assert experiment.prepare(experiment._request_of(tmp_path / "b")).log is None
+    assert preparation.prepare(preparation.read_request(tmp_path / "b")).log is None
     capsys.readouterr()
 
     for arguments, message in (
-        ([*offline, "--out", "c"], "log.parquet: no such file"),
+        ([*from_file, "--out", "c"], "log.parquet: no such file"),
         (
             ["train", "--algorithm", "a3c", *env[1:3], "--offline", "log.parquet"],
             "these can: a2c",
         ),
         (["train", "--env", "Acrobot-v1", "--offline", "moved.parquet"], "the environment has 6"),
+        (
+            ["train", "--env", "Acrobot-v1", "--offline", "moved.parquet"],
+            "recorded with 2 discrete actions; the environment has 3 discrete actions",
+        ),
         (["train", "--data", "AAPL", "MSFT", "--offline", "moved.parquet"], "--shared-policy"),
         (["collect", "nowhere", "x.parquet"], "not a run directory"),
         (["collect", "b", "x.csv"], "name the file .parquet"),
@@ -393,14 +404,14 @@ def test_collecting_and_learning_from_the_command_line(tmp_path, capsys, monkeyp
 
 def test_one_is_warned_where_the_log_knows_little_of_the_policy(coin_flips, capsys):
     source, log = coin_flips
-    task = experiment.Task(
+    task = preparation.Task(
         None, logged_source(log, like=source), None, None, [], (), None, None, [source], log
     )
     far = policy_for(source.spec)
     log_prob = np.where(np.arange(len(log)) % 50 == 0, -9.0, -0.1).astype(np.float32)
     rare = dataclasses.replace(log, log_prob=log_prob)
     with pytest.warns(UserWarning, match=r"effective sample size .* under 5%"):
-        experiment._log_facts(task._replace(log=rare), far)
+        offline.log_facts(task._replace(log=rare), far)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        experiment._log_facts(task, far)
+        offline.log_facts(task, far)

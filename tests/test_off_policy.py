@@ -15,9 +15,10 @@ from tradax.evaluation.off_policy import (
     log_ratios,
     off_policy_value,
 )
-from tradax.logged import Log, record
+from tradax.logged import Log
 from tradax.networks import mlp
 from tradax.policies import NetworkPolicy, head_of
+from tradax.recording import record
 from tradax.rollout import jax_source
 
 

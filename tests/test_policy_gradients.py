@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from tradax import protocols, training
+from tradax import training
 from tradax.algorithms import a2c, a3c, npg, ppo, reinforce, trpo
 from tradax.algorithms._natural_gradient import flat_policy
 from tradax.algorithms._policy_gradient import Batch
@@ -21,6 +21,7 @@ from tradax.errors import ConfigError
 from tradax.protocols import Experience
 from tradax.rollout import jax_source
 from tradax.spaces import ActionSpec, Spec
+from updates import start, step
 
 ALL = ("reinforce", "a2c", "a3c", "npg", "trpo", "ppo")
 SMALL = {
@@ -41,16 +42,6 @@ def small(name, env, **options):
     config = module(name).Config(hidden_sizes=(16,), gamma=0.9, **{**SMALL[name], **options})
     source = jax_source(env, num_envs=config.num_envs)
     return module(name).make(config, source.spec, jnp.float32(1)), source
-
-
-@eqx.filter_jit
-def start(algorithm, source):
-    return protocols.init(algorithm, source, jax.random.key(0))
-
-
-@eqx.filter_jit
-def step(algorithm, source, state):
-    return protocols.step(algorithm, source, state)
 
 
 @eqx.filter_jit

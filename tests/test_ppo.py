@@ -12,18 +12,9 @@ from tradax.algorithms import ppo
 from tradax.config import from_dict
 from tradax.errors import ConfigError
 from tradax.rollout import jax_source
+from updates import start, step
 
 SMALL = ppo.Config(num_envs=16, n_steps=8, minibatches=4, hidden_sizes=(32,), gamma=0.9)
-
-
-@eqx.filter_jit
-def start(algorithm, source):
-    return protocols.init(algorithm, source, jax.random.key(0))
-
-
-@eqx.filter_jit
-def step(algorithm, source, state):
-    return protocols.step(algorithm, source, state)
 
 
 def trained(env, config=SMALL, timesteps=12_000, seed=0):

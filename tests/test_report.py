@@ -16,6 +16,7 @@ from tradax.evaluation.posterior import Posterior
 from tradax.evaluation.verdict import assess
 from tradax.reporting.charts import MOST_POINTS, learning_charts, market_charts, thinned
 from tradax.reporting.page import Report, render, summary, write_report
+from tradax.reporting.simulated import number
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 EVIL = "</script><script>alert('&')</script><img src=x onerror=alert(1)>"
@@ -159,6 +160,17 @@ def test_summary_is_strict_json_with_the_same_figures():
     assert figures["look_ahead"] is False
     odd = summary(report(run={"speed": float("nan"), "n": np.int64(3), "path": Path("x")}))
     assert odd["run"] == {"speed": None, "n": 3, "path": "x"}
+
+
+def test_symbols_that_are_numbers_are_no_dates():
+    page = render(report(data={"symbols": ["7203", "9984"], "test": ["2020-01-01", "2022-01-26"]}))
+    assert "7203, 9984" in page
+    assert "2020-01-01 to 2022-01-26" in page
+
+
+def test_numbers_of_simulated_markets_keep_six_digits_and_large_ones_all():
+    shown = [number(x) for x in (2_562_500.0, 12_345.6, 0.123456789, 3)]
+    assert shown == ["2,562,500", "12,346", "0.123457", "3"]
 
 
 def test_a_policy_that_never_trades_has_a_page():

@@ -16,10 +16,10 @@ __version__ = "0.1.0"
 _HOMES = {
     "train": "tradax.experiment",
     "Result": "tradax.experiment",
-    "collect": "tradax.experiment",
+    "collect": "tradax.offline",
     "Log": "tradax.logged",
-    "read_log": "tradax.logged",
-    "write_log": "tradax.logged",
+    "read_log": "tradax.log_file",
+    "write_log": "tradax.log_file",
     "off_policy_value": "tradax.evaluation.off_policy",
     "evaluate": "tradax.evaluation.scoring",
     "load_policy": "tradax.model_file",
@@ -32,13 +32,13 @@ if TYPE_CHECKING:
     from tradax.evaluation.off_policy import off_policy_value as off_policy_value
     from tradax.evaluation.scoring import evaluate as evaluate
     from tradax.experiment import Result as Result
-    from tradax.experiment import collect as collect
     from tradax.experiment import train as train
+    from tradax.log_file import read_log as read_log
+    from tradax.log_file import write_log as write_log
     from tradax.logged import Log as Log
-    from tradax.logged import read_log as read_log
-    from tradax.logged import write_log as write_log
     from tradax.model_file import load_policy as load_policy
     from tradax.model_file import save_policy as save_policy
+    from tradax.offline import collect as collect
 
 
 def __getattr__(name: str) -> Any:

@@ -34,8 +34,8 @@ class TrainOptions:
     """Which of the data's symbols; all by default."""
     signals: tuple[str, ...] | None = None
     """Which extra columns are features; all numeric ones by default."""
-    timesteps: int = 1_000_000
-    """Environment steps to train for."""
+    timesteps: int | None = None
+    """Environment steps to train for; 1,000,000 by default. A resumed run goes on to its own."""
     seed: int = 0
     """Equal seeds give equal runs on one machine's CPU."""
     test_run: bool = False
@@ -71,7 +71,7 @@ class TrainOptions:
 
 @dataclasses.dataclass(kw_only=True)
 class RunOptions:
-    """Which run."""
+    """Test a finished run again, on the same held-out data."""
 
     run: tyro.conf.Positional[str]
     """A run directory that `tradax train` wrote."""
@@ -103,7 +103,7 @@ class CollectOptions:
 
 @dataclasses.dataclass(kw_only=True)
 class CheckOptions:
-    """Which files."""
+    """Print every problem of price files."""
 
     files: tyro.conf.Positional[tuple[str, ...]]
     """CSV or Parquet files."""
@@ -299,7 +299,7 @@ def _evaluate(options: RunOptions) -> int:
     from tradax import device
 
     device.keep_compiled_programs()
-    from tradax.experiment import retest
+    from tradax.held_out import retest
 
     _print_summary(retest(options.run, skip_posterior=options.skip_posterior, write=False))
     return 0
@@ -309,7 +309,7 @@ def _report(options: RunOptions) -> int:
     from tradax import device
 
     device.keep_compiled_programs()
-    from tradax.experiment import retest
+    from tradax.held_out import retest
 
     outcome = retest(options.run, skip_posterior=options.skip_posterior, write=True)
     print(_where(options.run, outcome))
@@ -320,7 +320,7 @@ def _collect(options: CollectOptions) -> int:
     from tradax import device
 
     device.keep_compiled_programs()
-    from tradax.experiment import collect
+    from tradax.offline import collect
 
     log = collect(
         options.run,
@@ -330,9 +330,11 @@ def _collect(options: CollectOptions) -> int:
         num_envs=options.num_envs,
         seed=options.seed,
     )
+    ended = log.returns[log.finished]
+    mean = f" with a mean return of {ended.mean():.4g}" if len(ended) else ""
     print(
-        f"{options.file}: {len(log):,} steps in {len(log.ends):,} episodes, mean return "
-        f"{log.returns.mean():.4g}"
+        f"{options.file}: {len(log):,} steps in {len(log.ends):,} episodes, {len(ended):,} of them "
+        f"finished{mean}"
     )
     return 0
 
@@ -358,8 +360,9 @@ def _list() -> int:
         ("sample data (--data)", SAMPLES),
     ):
         print(title)
+        width = max(map(len, items))
         for name, text in items.items():
-            print(f"  {name:<12} {text}")
+            print(f"  {name:<{width}}  {text}")
         print()
     return 0
 
@@ -389,10 +392,12 @@ def _print_summary(summary: dict[str, Any]) -> None:
 
 def _print_simulated(strategies: dict[str, dict[str, float]]) -> None:
     """Figures over simulated paths, a row a figure and a column a strategy."""
+    from tradax.reporting.simulated import number
+
     width = max(12, *(len(name) + 2 for name in strategies))
     print(" " * 16 + "".join(f"{name.replace('_', ' '):>{width}}" for name in strategies))
     for figure in next(iter(strategies.values())):
-        values = "".join(f"{values[figure]:>{width},.6g}" for values in strategies.values())
+        values = "".join(f"{number(values[figure]):>{width}}" for values in strategies.values())
         print(f"{figure.replace('_', ' '):<16}{values}")
 
 

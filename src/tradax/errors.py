@@ -1,5 +1,7 @@
 """Errors that a user can cause and mend. The command line prints them without a traceback."""
 
+from typing import Any
+
 
 class TradaxError(ValueError):
     """A mistake in what the user gave: the message says where, what was wrong and what to do."""
@@ -28,4 +30,7 @@ class ModelFileError(TradaxError):
 
 
 class TrainingError(TradaxError):
-    """Training met a number that is not finite, or cannot go on."""
+    """Training met a number that is not finite."""
+
+    policy: Any = None
+    """The last good one."""

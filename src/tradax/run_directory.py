@@ -31,8 +31,18 @@ def create(out: Path | str | None, name: str, *, overwrite: bool = False) -> Pat
     """A new, empty run folder: `out`, or runs/NAME-1, -2, ...
 
     Raises:
-        TradaxError: `out` holds something already.
+        TradaxError: `out` holds something already, or no folder can be made there.
     """
+    try:
+        return _created(out, name, overwrite)
+    except OSError as error:
+        folder = Path("runs") if out is None else Path(out)
+        raise TradaxError(
+            f"{folder}: no folder can be made there ({error.strerror}); give another --out"
+        ) from None
+
+
+def _created(out: Path | str | None, name: str, overwrite: bool) -> Path:
     if out is not None:
         folder = Path(out)
         if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not overwrite)):
@@ -52,6 +62,12 @@ def create(out: Path | str | None, name: str, *, overwrite: bool = False) -> Pat
     raise TradaxError("the folder runs is full; give --out")
 
 
+def symbol_folder(symbol: str) -> str:
+    """A symbol as a folder's name: no separators, no leading dot."""
+    cleaned = "".join(c if c.isalnum() or c in "-_.^=" else "_" for c in symbol)
+    return cleaned.lstrip(".") or "_"
+
+
 def write_config(folder: Path, config: dict[str, Any]) -> None:
     text = yaml.safe_dump({"format": _FORMAT, **config}, sort_keys=False)
     write_atomic(folder / "config.yaml", text)
@@ -64,11 +80,11 @@ def read_config(folder: Path | str) -> dict[str, Any]:
         raise ModelFileError(f"{folder}: not a run directory (it has no config.yaml)")
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
-        version = config.pop("format")
+        newer = config.pop("format") > _FORMAT
     except (yaml.YAMLError, UnicodeDecodeError, KeyError, AttributeError, TypeError) as error:
         raise ModelFileError(f"{path}: not a run's configuration ({error})") from None
-    if version > _FORMAT:
-        raise ModelFileError(f"{path}: format {version} is newer than this tradax reads")
+    if newer:
+        raise ModelFileError(f"{path}: its format is newer than this tradax reads; upgrade tradax")
     return config
 
 

@@ -36,6 +36,13 @@ class ActionSpec:
     low: tuple[float, ...] = ()
     high: tuple[float, ...] = ()
 
+    def __str__(self) -> str:
+        if self.discrete:
+            return f"{self.n} discrete actions"
+        bounds = dict.fromkeys(zip(self.low, self.high, strict=True))  # mostly the same for all
+        within = ", ".join(f"[{low:g}, {high:g}]" for low, high in bounds)
+        return f"actions of {len(self.low)} numbers in {within}"
+
     @property
     def discrete(self) -> bool:
         return self.n is not None
@@ -67,6 +74,9 @@ class Spec:
     market: int
     account: int
     action: ActionSpec
+
+    def __str__(self) -> str:
+        return f"observations of {self.size} numbers and {self.action}"
 
     @property
     def size(self) -> int:

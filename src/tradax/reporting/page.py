@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shlex
 from dataclasses import asdict, dataclass, field
 from html import escape
@@ -184,6 +185,8 @@ def summary(report: Report) -> dict[str, Any]:
         }
     )
 
+
+_DATE = re.compile(r"\d{4}-\d\d-\d\d")  # symbols may be numbers too
 
 NO_SCRIPT = (
     "<noscript><p>The charts need JavaScript; their captions and the table say the same in words."
@@ -384,7 +387,7 @@ def _text(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name}: {_text(inner)}" for name, inner in value.items())
     if isinstance(value, list | tuple):
-        dates = len(value) == 2 and all(isinstance(v, str) and v[:4].isdigit() for v in value)
+        dates = len(value) == 2 and all(isinstance(v, str) and _DATE.match(v) for v in value)
         return (" to " if dates else ", ").join(_text(inner) for inner in value) or "none"
     return str(value).removesuffix("T00:00:00")
 

@@ -1,6 +1,7 @@
 """The page of a run on a market that simulates its prices: figures beside those of known rules."""
 
 from html import escape
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -59,13 +60,13 @@ def figures_table(results: dict[str, Any]) -> str:
     numbers = [name for name, value in first.items() if isinstance(value, int | float)]
     rows = "\n".join(
         f'<tr><th scope="row">{escape(name.replace("_", " "))}</th>'
-        + "".join(f"<td>{_number(getattr(result, name))}</td>" for result in results.values())
+        + "".join(f"<td>{number(getattr(result, name))}</td>" for result in results.values())
         + "</tr>"
         for name in numbers
     )
     return f"""<div class="scroll" tabindex="0" role="region" aria-label="Figures">
-<table>
-<thead><tr><td></td>{head}</tr></thead>
+<table class="numbers">
+<thead><tr><th scope="col">Figure</th>{head}</tr></thead>
 <tbody>
 {rows}
 </tbody>
@@ -73,7 +74,8 @@ def figures_table(results: dict[str, Any]) -> str:
 </div>"""
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
+    """Six digits, but large ones in full."""
     return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:,.6g}"
 
 
@@ -90,7 +92,7 @@ def trajectory_charts(results: dict[str, Any]) -> list[Chart]:
     assets = next(iter(trajectories.values())).shape[1]
     for asset in range(assets):
         lines = []
-        for (name, left), color in zip(trajectories.items(), COLORS, strict=False):
+        for (name, left), color in zip(trajectories.items(), cycle(COLORS), strict=False):
             style = {"color": color, "width": 3 if name == "policy" else 1.5}
             steps = list(range(len(left)))
             lines.append(line(name.replace("_", " "), steps, left[:, asset], style))

@@ -1,0 +1,184 @@
+"""The test on data that training never saw: figures, and a report for each policy."""
+
+import dataclasses
+import importlib
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from tradax import discovery, run_directory
+from tradax.config import section, to_dict
+from tradax.data import features, samples
+from tradax.evaluation.backtest import backtest, symbol_of
+from tradax.evaluation.posterior import sharpe_posterior
+from tradax.evaluation.scoring import evaluate
+from tradax.evaluation.verdict import assess
+from tradax.hooks import read_rows
+from tradax.model_file import load_policy
+from tradax.policies import NetworkPolicy
+from tradax.preparation import Request, Task, data_facts, needs_bars, policy_names, reopen
+from tradax.reporting.page import Report, summary, write_report
+from tradax.reporting.simulated import write_simulated
+from tradax.rollout import JaxSource
+from tradax.training import Row
+
+_OF_TRAINING = ("steps_per_second", "offline")  # entries of summary.json
+
+
+def held_out_test(
+    request: Request,
+    task: Task,
+    folder: Path,
+    policies: dict[str, NetworkPolicy],
+    *,
+    write: bool = True,
+) -> dict[str, Any]:
+    """Walk the held-out span with every policy, and write one report a symbol or portfolio.
+
+    Returns: the summary: one symbol's, or `{"symbols": {name: summary}}`.
+    """
+    if not task.markets:
+        (policy,) = policies.values()
+        source = task.single_sources[0]
+        if request.env in discovery.environments():
+            return {"strategies": _simulated(request, task, folder, policy, source, write)}
+        score = evaluate(policy, (source.env, source.params), seed=request.seed + 1)
+        return {"mean_return": score.mean, "std_return": score.std, "episodes": len(score.returns)}
+    tested = {}
+    for index, (market, source) in enumerate(zip(task.markets, task.single_sources, strict=True)):
+        symbol = symbol_of(market)
+        policy = policies.get(symbol) or next(iter(policies.values()))
+        several = len(task.markets) > 1
+        symbol_folder = folder / run_directory.symbol_folder(symbol) if several else folder
+        report = _report(request, task, folder, policy, index, source)
+        tested[symbol] = summary(report)
+        if not write:
+            continue
+        if several:
+            run_directory.write_json(symbol_folder / "summary.json", tested[symbol])
+        write_report(symbol_folder / "report.html", report)
+    return {"symbols": tested} if len(tested) > 1 else next(iter(tested.values()))
+
+
+def retest(
+    folder: Path | str, *, skip_posterior: bool = False, write: bool = True
+) -> dict[str, Any]:
+    """Test a finished run again, on the same held-out data; write its reports if `write`.
+
+    Returns: the summary, as `Result.summary`.
+
+    Raises:
+        ModelFileError: not a run directory, or without policies.
+    """
+    folder = Path(folder)
+    request, task = reopen(folder)
+    request = dataclasses.replace(request, skip_posterior=skip_posterior)
+    names = policy_names(request, task)
+    policies = {n: load_policy(f / "policy.zip") for n, f in zip(names, task.folders, strict=True)}
+    outcome = held_out_test(request, task, folder, policies, write=write)
+    # What was said of the training stays: a test does not know it.
+    if (folder / "summary.json").exists():
+        said = run_directory.read_json(folder / "summary.json")
+        outcome = {name: said[name] for name in _OF_TRAINING if name in said} | outcome
+    if write:
+        run_directory.write_json(folder / "summary.json", outcome)
+    return outcome
+
+
+def _simulated(
+    request: Request,
+    task: Task,
+    folder: Path,
+    policy: NetworkPolicy,
+    source: JaxSource,
+    write: bool,
+) -> dict[str, dict[str, Any]]:
+    """Strategy -> figures over simulated paths, the policy's and those of known rules."""
+    module = importlib.import_module(f"tradax.evaluation.{request.env}")
+    known = importlib.import_module(f"tradax.envs.{request.env}_baselines")
+    strategies = {"policy": policy, **known.baselines(source.env, source.params)}
+    results = {
+        name: module.assess(strategy, source.env, source.params, seed=request.seed + 1)
+        for name, strategy in strategies.items()
+    }
+    if write:
+        rows = read_rows(task.folders[0] / "metrics.jsonl")
+        write_simulated(
+            folder / "report.html",
+            f"{request.algorithm} on {request.env}",
+            results,
+            learning=rows,
+            settings=_all_settings(request),
+            run=_run_facts(request, folder, rows),
+        )
+    return {
+        name: {k: v for k, v in vars(result).items() if isinstance(v, int | float)}
+        for name, result in results.items()
+    }
+
+
+def _report(
+    request: Request,
+    task: Task,
+    folder: Path,
+    policy: NetworkPolicy,
+    index: int,
+    source: JaxSource,
+) -> Report:
+    """The policy on the symbol or portfolio of that index, against what it is compared with."""
+    assert task.pipeline is not None
+    markets = task.markets[index]
+    periods_per_year = markets[0].periods_per_year
+    span = task.pipeline.splits.test
+    env_module = discovery.module("envs", request.env)
+    result = backtest(policy, env_module, source.env, source.params, markets, span, request.seed)
+    posterior = None
+    if not request.skip_posterior:
+        posterior = sharpe_posterior(
+            result.policy.returns,
+            periods_per_year,
+            benchmark=result.baselines["buy_and_hold"].returns,
+            seed=request.seed,
+        )
+    assert task.bars is not None
+    verdict = assess(
+        result,
+        periods_per_year=periods_per_year,
+        posterior=posterior,
+        seed=request.seed,
+        survivors=any(name in samples.SAMPLES for name in task.bars.source.split(", ")),
+    )
+    rows = read_rows(task.folders[index if task.members else 0] / "metrics.jsonl")
+    return Report(
+        title=f"{result.symbol}: {request.algorithm} on {request.env}",
+        symbol=result.symbol,
+        backtest=result,
+        verdict=verdict,
+        posterior=posterior,
+        posterior_skipped=request.skip_posterior,
+        learning=rows,
+        settings=_all_settings(request),
+        data=data_facts(task) | {"symbol": result.symbol},
+        run=_run_facts(request, folder, rows)
+        | {"steps_per_second": rows[-1]["steps_per_second"] if rows else None},
+    )
+
+
+def _run_facts(request: Request, folder: Path, rows: list[Row]) -> dict[str, Any]:
+    manifest = run_directory.read_json(folder / "manifest.json")
+    return {
+        "command": manifest["command"],
+        "seed": request.seed,
+        "versions": manifest["versions"],
+        "timesteps": rows[-1]["timesteps"] if rows else 0,
+    }
+
+
+def _all_settings(request: Request) -> dict[str, dict[str, Any]]:
+    """Every option that the run used, defaults included; features only where there is data."""
+    modules: list[ModuleType] = [
+        discovery.module("algorithms", request.algorithm),
+        discovery.module("envs", request.env),
+        *((features,) if needs_bars(request.env) else ()),
+    ]
+    return {section(m.Config): to_dict(request.options_of(m)) for m in modules}

@@ -1,0 +1,279 @@
+"""What was asked for, and all that is built from it before training begins."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from tradax import discovery, run_directory
+from tradax.config import from_dict, section
+from tradax.data import features, samples
+from tradax.data.bars import Bars
+from tradax.data.pipeline import Market, Pipeline
+from tradax.data.splits import Span
+from tradax.envs._market import MarketEnvironment
+from tradax.errors import ConfigError, TradaxError
+from tradax.evaluation.backtest import symbol_of
+from tradax.evaluation.scoring import episodes_jit
+from tradax.logged import Log
+from tradax.protocols import Algorithm, Policy, Source
+from tradax.rollout import JaxSource, jax_source
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What was asked for, in plain values: `config.yaml` holds just this."""
+
+    algorithm: str
+    env: str
+    data: str | list[str] | None
+    symbols: list[str] | None = None
+    signals: list[str] | None = None
+    closes_only: bool = False
+    intersection: bool = False
+    shared_policy: bool = False
+    skip_posterior: bool = False
+    total_timesteps: int
+    seed: int = 0
+    train_fraction: float = 0.7
+    validation_fraction: float = 0.15
+    evaluations: int = 20
+    log_rows: int = 100
+    offline: str | None = None
+    """Parquet file of trajectories to learn from, instead of the environment."""
+    settings: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Section (`ppo`, `trading`, `features`) -> option -> value."""
+
+    def options_of(self, module: ModuleType) -> Any:
+        """The module's `Config` with what was asked for, and defaults."""
+        return from_dict(module.Config, self.settings.get(section(module.Config), {}))
+
+
+class Task(NamedTuple):
+    """Everything between the request and the training loop."""
+
+    algorithm: Algorithm
+    source: Source
+    evaluate: Callable[[Any], jax.Array]
+    """Score of a policy, or of all members' [M]; the best one is kept."""
+    members: int | None
+    folders: list[Path]
+    """One a policy."""
+    markets: tuple[tuple[Market, ...], ...]
+    """What each environment trades: one symbol, or all in a portfolio."""
+    pipeline: Pipeline | None
+    bars: Bars | None
+    single_sources: list[JaxSource]
+    """One environment each, for the tests."""
+    log: Log | None = None
+    """What is learned from, instead of the environment."""
+
+
+def prepare(request: Request, *, env: Any = None, frame: Any = None) -> Task:
+    """Check everything and build what the training loop needs; writes nothing.
+
+    Args:
+        env: an environment object or (environment, parameters), where `request.env` only names it.
+        frame: bars or a data frame, where `request.data` is "frame".
+    """
+    algorithm_module = discovery.module("algorithms", request.algorithm)
+    config = request.options_of(algorithm_module)
+    _check(request)
+
+    def algorithm_for(source: Source) -> Algorithm:
+        return algorithm_module.make(config, source.spec, jnp.float32(1))
+
+    if needs_bars(request.env):
+        return _on_bars(request, frame, config.num_envs, algorithm_for)
+    return _without_bars(request, env, config.num_envs, algorithm_for)
+
+
+def _check(request: Request) -> None:
+    allowed = {request.algorithm, request.env, "features"}
+    for name in request.settings:
+        if name not in allowed:
+            raise ConfigError(
+                f"settings for {name}, which this run does not use; allowed: "
+                f"{', '.join(sorted(allowed))}"
+            )
+    for name in ("total_timesteps", "evaluations", "log_rows"):
+        if getattr(request, name) < 1:
+            raise ConfigError(f"{name} is {getattr(request, name)}; it must be at least 1")
+
+
+def _without_bars(
+    request: Request, env: Any, num_envs: int, algorithm_for: Callable[[Source], Algorithm]
+) -> Task:
+    """A market that simulates its prices, or an environment that is no market."""
+    environment, params = env if isinstance(env, tuple) else (env or request.env, None)
+    market = request.env in discovery.environments()
+    names = ("data", "symbols", "signals", "closes_only", "intersection")
+    if given := [name for name in names if getattr(request, name)]:
+        raise ConfigError(
+            f"{request.env} {'simulates its prices' if market else 'is no market'} and takes no "
+            f"data; leave out {', '.join(given)}"
+        )
+    if market:
+        env_module = discovery.module("envs", request.env)
+        environment, params = env_module.make(request.options_of(env_module))
+    source = jax_source(environment, params, num_envs=num_envs)
+    test = jax_source(environment, params, num_envs=20)
+
+    def mean_return(policy: Policy) -> jax.Array:
+        key = jax.random.key(request.seed)
+        return jnp.mean(episodes_jit(test, policy.actor(sample=False), key, 10_000)[0])
+
+    return Task(algorithm_for(source), source, mean_return, None, [Path()], (), None, None, [test])
+
+
+def _on_bars(
+    request: Request, frame: Any, num_envs: int, algorithm_for: Callable[[Source], Algorithm]
+) -> Task:
+    """A market on given bars: features, spans, one environment a symbol or one for all."""
+    env_module = discovery.module("envs", request.env)
+    env_config = request.options_of(env_module)
+    holds_all = getattr(env_module, "HOLDS_ALL_SYMBOLS", False)
+    if holds_all and request.shared_policy:
+        raise ConfigError(
+            f"{request.env} holds all symbols at once, with one policy; leave out shared_policy "
+            "(--shared-policy)"
+        )
+    bars = frame if isinstance(frame, Bars) else None
+    if bars is None:
+        bars = samples.load(
+            request.data if frame is None else frame,
+            symbols=request.symbols,
+            signals=request.signals,
+            closes_only=request.closes_only,
+            intersection=request.intersection,
+        )
+    pipeline = Pipeline.fit(
+        bars,
+        request.options_of(features),
+        train=request.train_fraction,
+        validation=request.validation_fraction,
+    )
+    symbols = pipeline.transform(bars)
+    markets = (symbols,) if holds_all else tuple((market,) for market in symbols)
+    span = pipeline.splits.train
+    made = [env_module.make(env_config, market, span) for market in markets]
+    singles = [jax_source(environment, params) for environment, params in made]
+    shared = request.shared_policy and len(markets) > 1
+    several = len(markets) > 1 and not shared
+    if shared:
+        source = jax_source(*env_module.make(env_config, symbols, span), num_envs=num_envs)
+    else:
+        source = jax_source(*made[0], num_envs=num_envs)
+    algorithm = algorithm_for(source)
+    every_market = singles[0].params
+    if len(markets) > 1:
+        every_market = jax.tree.map(lambda *x: jnp.stack(x), *(s.params for s in singles))
+    if several:
+        source = eqx.tree_at(lambda s: s.params, source, every_market)
+    test = eqx.tree_at(lambda s: s.params, singles[0], every_market)
+    score = _validation_score(
+        test, env_module.over_span, pipeline.splits.validation, len(markets), shared
+    )
+    members, folders = None, [Path()]
+    if several:
+        members = len(markets)
+        folders = [Path(run_directory.symbol_folder(symbol_of(m))) for m in markets]
+    return Task(algorithm, source, score, members, folders, markets, pipeline, bars, singles)
+
+
+def _validation_score(
+    test: JaxSource, over_span: Callable, held_out: Span, markets: int, shared: bool
+) -> Callable[[Policy], jax.Array]:
+    """Return over the validation span: of each market's policy, or the mean of a shared one's.
+
+    Args:
+        test: its parameters are stacked where there are several markets.
+    """
+
+    @eqx.filter_jit
+    def scores(source, policy):
+        def one(params, policy):
+            walked = eqx.tree_at(lambda s: s.params, source, over_span(params, held_out))
+            actor = policy.actor(sample=False)
+            return walked.episodes(actor, jax.random.key(0), held_out.rows)[0][0]
+
+        if markets == 1:
+            return one(source.params, policy)
+        return jax.vmap(one, in_axes=(0, None if shared else 0))(source.params, policy)
+
+    def score(policy):
+        result = scores(test, policy)
+        return jnp.mean(result) if shared else result
+
+    return score
+
+
+def needs_bars(env: Any) -> bool:
+    """Whether an environment trades given bars; else it simulates, or is not a market."""
+    return isinstance(env, str) and "rivals" in discovery.functions("envs", env)
+
+
+def policy_names(request: Request, task: Task) -> list[str]:
+    """What each policy is called: its symbol, or the environment."""
+    if task.members is not None or len(task.markets) == 1:
+        return [symbol_of(market) for market in task.markets]
+    return [request.env]
+
+
+def data_facts(task: Task) -> dict[str, Any]:
+    """Where the bars come from, and which dates are for what."""
+    assert task.pipeline is not None
+    assert task.bars is not None
+    stamps = [str(t)[:19] for t in task.bars.timestamps]
+    splits = task.pipeline.splits
+    return {
+        "source": task.bars.source,
+        "sha256": task.bars.sha256,
+        "symbols": list(task.bars.symbols),
+        "rows": len(task.bars),
+        "features": list(task.markets[0][0].names),
+        **{
+            name: [stamps[span.first], stamps[span.last]] for name, span in splits._asdict().items()
+        },
+    }
+
+
+def reopen(folder: Path) -> tuple[Request, Task]:
+    """A run's request, and its task once more, on the same data.
+
+    Raises:
+        ModelFileError: not a run directory.
+    """
+    request = read_request(folder)
+    task = prepare(request, frame=saved_frame(request, folder))
+    return request, task._replace(folders=[folder / path for path in task.folders])
+
+
+def read_request(folder: Path) -> Request:
+    """Raises TradaxError where `folder` is not a run's."""
+    config = run_directory.read_config(folder)
+    try:
+        return Request(**config)
+    except TypeError as error:
+        raise TradaxError(f"{folder / 'config.yaml'}: {error}") from None
+
+
+def saved_frame(request: Request, folder: Path) -> Bars | None:
+    """The data of a run that was given a frame; None where it has a name or files."""
+    if request.data != "frame":
+        return None
+    return samples.load([str(folder / "bars.parquet")], closes_only=request.closes_only)
+
+
+def object_name(env: Any) -> str:
+    """What an environment object, or (environment, parameters), is called."""
+    environment = env[0] if isinstance(env, tuple) else env
+    name = str(getattr(environment, "name", type(environment).__name__))
+    if isinstance(environment, MarketEnvironment):
+        name = f"{name}-object"  # not one whose data this run prepares
+    return name
