@@ -29,6 +29,12 @@ ROWS = (
     ("CartPole-v1", 500_000, 475.0, {"reinforce": {}}),
     ("Acrobot-v1", 500_000, -90.0, {"ppo": {}, "a2c": {}, "trpo": {}}),
     (
+        "Acrobot-v1",
+        1_000_000,
+        -73.5,
+        {"ppo": {"num_envs": 16, "n_steps": 128, "epochs": 10, "entropy_coefficient": 0.01}},
+    ),
+    (
         "Pendulum-v1",
         300_000,
         -200.0,

@@ -6,7 +6,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
+from evosax.algorithms import Open_ES
 
 from tradax import training
 from tradax.algorithms import cem, evolution_strategies, genetic, hill_climbing, simulated_annealing
@@ -15,9 +17,10 @@ from tradax.envs import trading
 from tradax.envs.probes import Delayed, Target
 from tradax.errors import ConfigError, ModelFileError
 from tradax.model_file import load_policy, save_policy
+from tradax.optimise import linear_anneal
 from tradax.rollout import jax_source
 
-ALL = ("hill_climbing", "simulated_annealing", "cem", "evolution_strategies", "genetic")
+ALL = ("evosax", "hill_climbing", "simulated_annealing", "cem", "evolution_strategies", "genetic")
 
 
 def small(name, env, **options):
@@ -165,6 +168,39 @@ def test_evolution_strategies_climb_the_gradient_of_a_plane():
     assert float(moved @ slope) > 0
     ranks = evolution_strategies.centred_ranks(jnp.array([3.0, 1.0, 2.0, 2.0]))
     np.testing.assert_allclose(ranks, [0.5, -0.5, 0.0, 0.0], atol=1e-6)
+
+
+def test_evolution_strategies_take_the_step_of_open_es():
+    algorithm, _ = small("evolution_strategies", "CartPole-v1", weight_decay=0.01)
+    learner = algorithm.init(jax.random.key(0))
+    rate = linear_anneal(0.03, 0.1, jnp.float32(0), algorithm.horizon)
+    theirs = Open_ES(
+        population_size=16,
+        solution=learner.parameters,
+        optimizer=optax.adamw(rate, weight_decay=0.01),
+        std_schedule=lambda step: 0.05,
+    )
+    state = theirs.init(jax.random.key(0), learner.parameters, theirs.default_params)
+    for number in range(3):
+        key = jax.random.key(10 + number)
+        population = drawn(algorithm, learner, key)
+        fitness = jnp.round(3 * jax.random.normal(jax.random.key(number), (16,)))  # with ties
+        learner, _ = told(algorithm, learner._replace(updates=jnp.int32(0)), fitness, key)
+        state, _ = theirs.tell(key, population, -fitness, state, theirs.default_params)
+        np.testing.assert_allclose(learner.parameters, state.mean, atol=2e-6)
+
+
+@pytest.mark.parametrize("strategy", ["CR_FM_NES", "PSO"])
+def test_strategies_of_evosax_by_name(strategy):
+    algorithm, source = small("evosax", Target(), strategy=strategy)
+    steps = 60 * algorithm.steps_per_update
+    result = training.train(algorithm, source, jax.random.key(0), total_timesteps=steps)
+    test = jax_source(Target(), num_envs=200)
+    returns, _ = test.episodes(result.policy.actor(sample=False), jax.random.key(1), 8)
+    assert float(returns.mean()) >= -0.04
+    assert result.rows[0][-1]["best_ever"] > result.rows[0][0]["best_ever"]
+    with pytest.raises(ConfigError, match=r"evosax.strategy is CMA; it must be one of .*CMA_ES"):
+        small("evosax", Target(), strategy="CMA")
 
 
 def test_cross_entropy_takes_mean_and_deviation_of_the_elites():
