@@ -24,6 +24,8 @@ _HOMES = {
     "evaluate": "tradax.evaluation.scoring",
     "load_policy": "tradax.model_file",
     "save_policy": "tradax.model_file",
+    "flatten_policy": "tradax.policies",
+    "unflatten_policy": "tradax.policies",
     "TradaxError": "tradax.errors",
 }
 
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
     from tradax.model_file import load_policy as load_policy
     from tradax.model_file import save_policy as save_policy
     from tradax.offline import collect as collect
+    from tradax.policies import flatten_policy as flatten_policy
+    from tradax.policies import unflatten_policy as unflatten_policy
 
 
 def __getattr__(name: str) -> Any:

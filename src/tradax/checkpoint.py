@@ -15,11 +15,9 @@ from tradax.files import write_json
 
 def save_checkpoint(folder: Path, tree: Any) -> None:
     """Replace what `folder` holds. A crash in the middle leaves the old checkpoint readable."""
-    import orbax.checkpoint as ocp
-
     names, values = _flatten(tree)
     step = _steps(folder)[-1] + 1 if _steps(folder) else 0
-    with ocp.StandardCheckpointer() as checkpointer:
+    with _checkpointer() as checkpointer:
         # Orbax writes to a temporary name and renames when all is there.
         checkpointer.save((folder / str(step)).absolute(), dict(zip(names, values, strict=True)))
     write_json(folder / "format.json", {"format": "tradax-checkpoint", "version": 1})
@@ -37,15 +35,13 @@ def load_checkpoint(folder: Path, like: Any) -> Any:
         ModelFileError: there is no checkpoint, or it belongs to other settings; the message
             names the first difference.
     """
-    import orbax.checkpoint as ocp
-
     steps = _steps(folder)
     if not steps:
         raise ModelFileError(f"{folder}: no checkpoint to resume from")
     version = json.loads((folder / "format.json").read_text())["version"]
     if version > 1:
         raise ModelFileError(f"{folder}: format version {version} is newer than this tradax reads")
-    with ocp.StandardCheckpointer() as checkpointer:
+    with _checkpointer() as checkpointer:
         saved: dict = checkpointer.restore((folder / str(steps[-1])).absolute())  # type: ignore
     names, values = _flatten(like)
     leaves = []
@@ -64,6 +60,19 @@ def load_checkpoint(folder: Path, like: Any) -> Any:
         for new, old in zip(leaves, originals, strict=True)
     ]
     return jax.tree.unflatten(structure, leaves)
+
+
+def _checkpointer() -> Any:
+    """Of this process alone: in a job of several each holds everything, and the first one saves."""
+    import orbax.checkpoint as ocp
+
+    me = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"tradax-{me}"
+    )
+    if jax.process_count() == 1:
+        alone = ocp.options.MultiprocessingOptions()
+    return ocp.StandardCheckpointer(multiprocessing_options=alone)
 
 
 def _flatten(tree: Any) -> tuple[list[str], list[np.ndarray]]:

@@ -8,6 +8,7 @@ import dataclasses
 import os
 import sys
 import warnings
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
@@ -61,6 +62,18 @@ class TrainOptions:
     serves for validation and the test. --timesteps counts logged steps."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """Where to compute."""
+    devices: int | None = None
+    """Split each generation's population over so many devices; on a CPU they are simulated."""
+    distributed: bool = False
+    """Be one process of a job on several machines: the same command on each. Who is who comes from
+    SLURM, from TRADAX_COORDINATOR, TRADAX_PROCESSES and JOB_COMPLETION_INDEX, or from the next
+    three options."""
+    coordinator: str | None = None
+    """HOST:PORT of the first process."""
+    process_id: int | None = None
+    """Which process this is, from 0."""
+    processes: int | None = None
+    """How many there are."""
     out: str | None = None
     """Folder for the results; runs/ENV-ALGORITHM-1, -2, ... by default."""
     resume: str | None = None
@@ -198,8 +211,9 @@ def _train(arguments: list[str]) -> int:
     options, settings = _parse_train(arguments)
     from tradax import device
 
-    device.use(options.device)
+    device.use(options.device, simulated=options.devices)
     device.keep_compiled_programs()
+    _join(options)
     from tradax.experiment import train
 
     result = train(
@@ -222,15 +236,30 @@ def _train(arguments: list[str]) -> int:
         offline=options.offline,
         out=options.out,
         resume=options.resume,
+        devices=options.devices,
         progress=True,
         command=" ".join(["tradax train", *arguments]),
     )
+    if result.run_dir == Path():
+        return 130 if result.interrupted else 0  # the first process says the rest
     if result.interrupted:
         print(f"interrupted; go on with: tradax train --resume {result.run_dir}", file=sys.stderr)
         return 130
     _print_summary(result.summary)
     print(_where(result.run_dir, result.summary))
     return 0
+
+
+def _join(options: TrainOptions) -> None:
+    given = (options.coordinator, options.process_id, options.processes)
+    if options.distributed:
+        from tradax import parallel
+
+        parallel.join(*given)
+    elif any(value is not None for value in given):
+        raise TradaxError(
+            "--coordinator, --process-id and --processes belong to --distributed; add it"
+        )
 
 
 def _parse_train(arguments: list[str]) -> tuple[TrainOptions, dict[str, dict[str, Any]]]:
@@ -402,7 +431,5 @@ def _print_simulated(strategies: dict[str, dict[str, float]]) -> None:
 
 
 def _where(folder: Any, summary: dict[str, Any]) -> str:
-    from pathlib import Path
-
     reports = sorted(Path(folder).glob("**/report.html"))
     return "\n".join(f"report: {path}" for path in reports) or f"results: {folder}"

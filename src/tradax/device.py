@@ -8,14 +8,19 @@ from typing import Literal
 from tradax.errors import ConfigError
 
 
-def use(device: Literal["auto", "cpu", "gpu"]) -> None:
+def use(device: Literal["auto", "cpu", "gpu"], *, simulated: int | None = None) -> None:
     """Choose the device for everything that follows; call it before anything is computed.
+
+    Args:
+        simulated: devices that the CPU pretends to be, where it is what computes.
 
     Raises:
         ConfigError: a GPU was asked for and JAX sees none.
     """
     import jax
 
+    if simulated is not None and simulated > 1:
+        jax.config.update("jax_num_cpu_devices", simulated)
     if device == "auto":
         return
     jax.config.update("jax_platforms", "cpu" if device == "cpu" else "cuda,rocm,cpu")

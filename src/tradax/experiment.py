@@ -9,14 +9,25 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
 
-from tradax import discovery, run_directory, training
+from tradax import discovery, parallel, run_directory, training
 from tradax.checkpoint import load_checkpoint
 from tradax.config import section, to_dict
 from tradax.errors import ConfigError, TrainingError
 from tradax.evaluation.backtest import symbol_of
 from tradax.held_out import held_out_test
-from tradax.hooks import Checkpoints, Display, MetricsFile, TensorBoard, read_rows
+from tradax.hooks import (
+    BestEver,
+    Checkpoints,
+    Display,
+    MetricsFile,
+    TensorBoard,
+    best_ever,
+    keeps_best,
+    read_rows,
+)
 from tradax.model_file import save_policy
 from tradax.offline import from_log, log_facts
 from tradax.policies import NetworkPolicy
@@ -45,6 +56,8 @@ class Result:
     """What `summary.json` holds."""
     run_dir: Path
     interrupted: bool
+    fittest: dict[str, tuple[float, NetworkPolicy]]
+    """The same -> fitness and policy of the best individual ever; empty unless searching."""
 
     @property
     def policy(self) -> NetworkPolicy:
@@ -74,10 +87,14 @@ def train(
     offline: Path | str | None = None,
     out: Path | str | None = None,
     resume: Path | str | None = None,
+    devices: int | None = None,
     progress: bool = False,
     command: str | None = None,
 ) -> Result:
     """Train a policy, test it on held-out data, and write a run directory.
+
+    In a job of several processes (`tradax.parallel.join`) all devices of all of them share the
+    work; the first process writes, and the others' `run_dir` is the empty path.
 
     Args:
         algorithm: a name (`tradax list`), or a `Config` of one.
@@ -100,6 +117,7 @@ def train(
         out: a new folder; runs/NAME-1, -2, ... by default.
         resume: a run folder to go on with; its own settings count, but that it may be given more
             `total_timesteps`.
+        devices: share the work of every update between so many; searches without gradients only.
         progress: show progress on standard error.
 
     Raises:
@@ -139,10 +157,27 @@ def train(
             offline=None if offline is None else str(offline),
             settings=settings,
         )
-    task = prepare(request, env=env if _is_object(env) else None, frame=frame)
+    task = prepare(
+        request, env=env if _is_object(env) else None, frame=frame, begun=resume is not None
+    )
     if request.offline is not None:
         task = from_log(request.offline, request.algorithm, task)
 
+    mesh = None
+    if devices is not None or jax.process_count() > 1:
+        mesh = parallel.device_mesh(devices)
+        training.check_mesh(task.algorithm, task.members)
+    if not parallel.is_first():
+        trained = _run(request, task, folder, mesh)
+        parallel.leave()
+        return Result(
+            _policies(request, task, trained.best_policy),
+            {},
+            {},
+            Path(),
+            trained.interrupted,
+            _fittest(request, task, trained),
+        )
     if folder is None:
         folder = run_directory.create(out, f"{request.env}-{request.algorithm}")
     task = task._replace(folders=[folder / path for path in task.folders])
@@ -157,33 +192,46 @@ def train(
     )
     if task.pipeline is not None:
         task.pipeline.save(folder)
-    trained = _run(request, task, folder, resume is not None, progress)
+    hooks = _hooks(task, folder)
+    trained = _run(request, task, folder if resume is not None else None, mesh, hooks, progress)
+    parallel.leave()
     return _finish(request, task, folder, trained)
 
 
-def _run(request: Request, task: Task, folder: Path, resume: bool, progress: bool):
-    """Train, with files and display attached."""
+def _hooks(task: Task, folder: Path) -> list[training.Hook]:
+    hooks: list[training.Hook] = [Checkpoints(folder / "checkpoints")]
+    if keeps_best(task.algorithm):
+        hooks.append(BestEver(task.algorithm, task.folders, task.members is not None))
+    return hooks
+
+
+def _run(
+    request: Request,
+    task: Task,
+    resumed: Path | None,
+    mesh: Mesh | None,
+    hooks: list[training.Hook] | None = None,
+    progress: bool = False,
+) -> training.Trained:
+    """Train, with files and display attached where `hooks` are given."""
     key = jax.random.key(request.seed)
     algorithm, source = task.algorithm, task.source
     if task.members is not None:
         # The same seed for every symbol: each is the run that it would be alone.
         key = jnp.stack([key] * task.members)
     saved = None
-    if resume:
+    if resumed is not None:
         like = training.blank(algorithm, source, key, request.total_timesteps, task.members)
-        saved = load_checkpoint(folder / "checkpoints", like)
+        saved = load_checkpoint(resumed / "checkpoints", like)
     update = 0 if saved is None else int(jnp.max(saved.state.update))
     total = training.updates_needed(algorithm, request.total_timesteps)
-    hooks: list[training.Hook] = [
-        MetricsFile(task.folders, keep_until_update=update),
-        TensorBoard(task.folders),
-        Checkpoints(folder / "checkpoints"),
-    ]
+    if hooks is not None:
+        hooks += [MetricsFile(task.folders, keep_until_update=update), TensorBoard(task.folders)]
     with contextlib.ExitStack() as stack:
         if progress:
             display = Display(total * algorithm.steps_per_update)
             stack.callback(display.close)
-            hooks.append(display)
+            hooks = [*(hooks or []), display]
         try:
             return training.train(
                 algorithm,
@@ -194,11 +242,13 @@ def _run(request: Request, task: Task, folder: Path, resume: bool, progress: boo
                 evaluate=task.evaluate,
                 evaluations=request.evaluations,
                 log_rows=request.log_rows,
-                hooks=hooks,
+                hooks=hooks or (),
                 resume=saved,
+                mesh=mesh,
             )
         except TrainingError as error:
-            _save_policies(request, task, error.policy, "policy-last.zip")
+            if hooks is not None:
+                _save_policies(request, task, error.policy, "policy-last.zip")
             raise
 
 
@@ -209,7 +259,10 @@ def _finish(request: Request, task: Task, folder: Path, trained: training.Traine
     names = policy_names(request, task)
     rows = {n: read_rows(f / "metrics.jsonl") for n, f in zip(names, task.folders, strict=True)}
     policies = dict(zip(names, best, strict=True))
+    fittest = _fittest(request, task, trained)
     outcome: dict[str, Any] = {"steps_per_second": round(trained.steps_per_second)}
+    if fittest:
+        outcome["best_fitness"] = {name: fitness for name, (fitness, _) in fittest.items()}
     if not trained.interrupted:
         outcome |= held_out_test(request, task, folder, policies)
         if task.log is not None:
@@ -228,20 +281,36 @@ def _finish(request: Request, task: Task, folder: Path, trained: training.Traine
                 "sharpe": figures.get("sharpe"),
             }
             run_directory.add_trial(folder, trial)
-    return Result(policies, rows, outcome, folder, trained.interrupted)
+    return Result(policies, rows, outcome, folder, trained.interrupted, fittest)
+
+
+def _policies(request: Request, task: Task, policy: Any) -> dict[str, Any]:
+    """Name -> policy; `policy` has a leading axis where there are several."""
+    names = policy_names(request, task)
+    if task.members is None:
+        return {names[0]: policy}
+    return {n: jax.tree.map(lambda x, i=i: x[i], policy) for i, n in enumerate(names)}
+
+
+def _fittest(
+    request: Request, task: Task, trained: training.Trained
+) -> dict[str, tuple[float, NetworkPolicy]]:
+    if not keeps_best(task.algorithm):
+        return {}
+    best = best_ever(task.algorithm, task.members is not None)
+    fitness, policies = best(trained.progress.state.learner)
+    scores = np.atleast_1d(np.asarray(fitness)).tolist()
+    named = _policies(request, task, policies)
+    return {n: (s, p) for (n, p), s in zip(named.items(), scores, strict=True)}
 
 
 def _save_policies(request: Request, task: Task, policy, name: str) -> list[NetworkPolicy]:
-    policies = []
-    for index, folder in enumerate(task.folders):
-        one = policy
-        if task.members is not None:
-            one = jax.tree.map(lambda x, index=index: x[index], policy)
+    policies = list(_policies(request, task, policy).values())
+    for index, (one, folder) in enumerate(zip(policies, task.folders, strict=True)):
         metadata = {"algorithm": request.algorithm, "env": request.env}
         if task.members is not None or len(task.markets) == 1:
             metadata["symbol"] = symbol_of(task.markets[index])
         save_policy(one, folder / name, metadata)
-        policies.append(one)
     return policies
 
 

@@ -3,9 +3,17 @@
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import numpy as np
 
 from tradax.checkpoint import save_checkpoint
+from tradax.model_file import save_policy
+from tradax.protocols import Algorithm
 from tradax.training import Hook, Progress, Row
 
 
@@ -64,6 +72,35 @@ class Checkpoints(Hook):
         if final or time.monotonic() - self._last >= self._seconds:
             save_checkpoint(self._folder, progress)
             self._last = time.monotonic()
+
+
+class BestEver(Hook):
+    """Writes `best-individual.zip` whenever a search has found a better one, a folder a member."""
+
+    def __init__(self, algorithm: Algorithm, folders: list[Path], several: bool):
+        self._best, self._folders, self._several = best_ever(algorithm, several), folders, several
+        self._fitness = np.full(len(folders), -np.inf)
+
+    def on_chunk(self, progress: Progress) -> None:
+        fitness, policies = self._best(progress.state.learner)
+        for index, score in enumerate(np.atleast_1d(np.asarray(fitness)).tolist()):
+            if score <= self._fitness[index]:
+                continue
+            policy = policies
+            if self._several:
+                policy = jax.tree.map(lambda x, i=index: x[i], policies)
+            save_policy(policy, self._folders[index] / "best-individual.zip", {"fitness": score})
+            self._fitness[index] = score
+
+
+def keeps_best(algorithm: Algorithm) -> bool:
+    """Whether it has a best individual ever."""
+    return type(algorithm).best is not Algorithm.best
+
+
+def best_ever(algorithm: Algorithm, several: bool) -> Callable[[Any], Any]:
+    """Learner, or stacked learners of several members -> fitness and policy."""
+    return eqx.filter_jit(jax.vmap(algorithm.best) if several else algorithm.best)
 
 
 class Display(Hook):

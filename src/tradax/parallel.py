@@ -22,6 +22,7 @@ from tradax.errors import ConfigError, TradaxError
 AXIS = "devices"
 _HEARTBEAT_SECONDS = 30
 _STARTUP_SECONDS = 120
+_SHUTDOWN_SECONDS = 20
 
 
 def device_mesh(count: int | None = None) -> Mesh:
@@ -88,6 +89,7 @@ def join(
             process_id=process_id,
             initialization_timeout=_STARTUP_SECONDS,
             heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
+            shutdown_timeout_seconds=_SHUTDOWN_SECONDS,
         )
     except (RuntimeError, ValueError) as error:
         raise TradaxError(
@@ -95,6 +97,12 @@ def join(
             f"within {_STARTUP_SECONDS} s ({str(error).splitlines()[0]}); start the same command "
             "on every machine"
         ) from error
+
+
+def leave() -> None:
+    """Part from the other processes; what follows is each one's own."""
+    if jax.process_count() > 1:
+        jax.distributed.shutdown()
 
 
 def everywhere(function: Callable, mesh: Mesh) -> Callable:

@@ -5,6 +5,7 @@ from typing import Any, Literal, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
 
 from tradax.distributions import Categorical, DiagGaussian, Distribution, Point
 from tradax.networks import MLP, RunningMoments
@@ -66,6 +67,32 @@ class NetworkPolicy(Policy):
 
     def actor(self, *, sample: bool) -> "PolicyActor":
         return PolicyActor(self, sample)
+
+
+def flatten_policy(policy: NetworkPolicy) -> jax.Array:
+    """All that is learned of a policy as one vector float32 [D]: weights, biases, deviations.
+
+    Its observation normaliser is a statistic of what was seen, and no part of it.
+    """
+    return ravel_pytree((policy.network, policy.log_std))[0]
+
+
+def unflatten_policy(like: NetworkPolicy, parameters: Any) -> NetworkPolicy:
+    """`like` with other parameters [D], in the order of `flatten_policy`.
+
+    Raises:
+        ValueError: the vector has another length.
+    """
+    flat, unflatten = ravel_pytree((like.network, like.log_std))
+    parameters = jnp.asarray(parameters, jnp.float32)
+    if parameters.shape != flat.shape:
+        raise ValueError(
+            f"parameters have shape {parameters.shape}; this policy takes {flat.shape}"
+        )
+    network, log_std = unflatten(parameters)
+    return eqx.tree_at(
+        lambda p: (p.network, p.log_std), like, (network, log_std), is_leaf=lambda x: x is None
+    )
 
 
 class PolicyActor(Actor):

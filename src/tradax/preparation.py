@@ -1,7 +1,7 @@
 """What was asked for, and all that is built from it before training begins."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -74,15 +74,18 @@ class Task(NamedTuple):
     """What is learned from, instead of the environment."""
 
 
-def prepare(request: Request, *, env: Any = None, frame: Any = None) -> Task:
+def prepare(request: Request, *, env: Any = None, frame: Any = None, begun: bool = False) -> Task:
     """Check everything and build what the training loop needs; writes nothing.
 
     Args:
         env: an environment object or (environment, parameters), where `request.env` only names it.
         frame: bars or a data frame, where `request.data` is "frame".
+        begun: the run has begun before, so the policy that it began with is not needed again.
     """
     algorithm_module = discovery.module("algorithms", request.algorithm)
     config = request.options_of(algorithm_module)
+    if begun and getattr(config, "initial_policy", None) is not None:
+        config = replace(config, initial_policy=None)
     _check(request)
 
     def algorithm_for(source: Source) -> Algorithm:
@@ -250,7 +253,7 @@ def reopen(folder: Path) -> tuple[Request, Task]:
         ModelFileError: not a run directory.
     """
     request = read_request(folder)
-    task = prepare(request, frame=saved_frame(request, folder))
+    task = prepare(request, frame=saved_frame(request, folder), begun=True)
     return request, task._replace(folders=[folder / path for path in task.folders])
 
 

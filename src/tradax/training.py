@@ -116,7 +116,7 @@ def train(
     axes = None if members is None else (0, None if shared_source else 0, 0)
     progress = start(algorithm, source, key, axes=axes) if resume is None else resume
     if mesh is not None:
-        _check_mesh(algorithm, members)
+        check_mesh(algorithm, members)
         source = replace(source, axis=parallel.AXIS)
     log_every = max(1, total_updates // max(log_rows, 1))
     evaluate_every = max(1, total_updates // max(evaluations, 1)) if evaluate else total_updates
@@ -144,7 +144,7 @@ def train(
             finite, done = bool(finite), int(done)  # waits for the device
             seconds = time.perf_counter() - began
             clock.add(seconds, done * steps_per_update)
-            length = max(1, min(4 * length, round(length * _CHUNK_SECONDS / max(seconds, 1e-6))))
+            length = max(1, min(4 * length, round(n * _CHUNK_SECONDS / max(seconds, 1e-6))))
             update += done
             progress = progress._replace(state=state, sums=sums)
             for hook in hooks:
@@ -222,7 +222,8 @@ def start(algorithm: Algorithm, source: Source, key: jax.Array, *, axes: tuple |
     return _vmap(start_one, axes)(algorithm, source, key)
 
 
-def _check_mesh(algorithm: Algorithm, members: int | None) -> None:
+def check_mesh(algorithm: Algorithm, members: int | None) -> None:
+    """Raises ConfigError where training cannot be split over devices."""
     if not algorithm.splits_over_devices:
         raise ConfigError(
             f"{section(type(algorithm.config))} does not split its work over devices; the searches "
