@@ -15,7 +15,7 @@ import tyro
 
 from tradax import discovery
 from tradax.config import Field
-from tradax.errors import TradaxError
+from tradax.errors import LostProcessError, TradaxError
 
 _TEST_RUN_TIMESTEPS = 20_000
 
@@ -147,7 +147,9 @@ def main(arguments: list[str] | None = None) -> int:
     except TradaxError as error:
         if debug:
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        if isinstance(error, LostProcessError):
+            os._exit(TradaxError.exit_code)  # leaving in order would wait for the one that is lost
         return TradaxError.exit_code
     except BrokenPipeError:
         # The reader of a pipe has gone; Python would complain once more while it shuts down.

@@ -29,6 +29,10 @@ class ModelFileError(TradaxError):
     """A policy file that cannot be read."""
 
 
+class LostProcessError(TradaxError):
+    """Another process of a job on several machines has gone."""
+
+
 class TrainingError(TradaxError):
     """Training met a number that is not finite."""
 

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import sys
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -166,7 +167,8 @@ def train(
     mesh = None
     if devices is not None or jax.process_count() > 1:
         mesh = parallel.device_mesh(devices)
-        training.check_mesh(task.algorithm, task.members)
+        with warnings.catch_warnings(action="ignore"):  # the loop will say it
+            training.check_mesh(task.algorithm, mesh, task.members)
     if not parallel.is_first():
         trained = _run(request, task, folder, mesh)
         parallel.leave()

@@ -8,8 +8,9 @@ Several machines are one `jax.distributed` job: the same command on each, with t
 first. Their processes agree before every chunk of updates on its length and on stopping.
 """
 
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -17,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from tradax.errors import ConfigError, TradaxError
+from tradax.errors import ConfigError, LostProcessError, TradaxError
 
 AXIS = "devices"
 _HEARTBEAT_SECONDS = 30
@@ -144,8 +145,24 @@ def agree(length: int, stop: bool) -> tuple[int, bool]:
         return length, stop
     from jax.experimental import multihost_utils
 
-    told = np.asarray(multihost_utils.process_allgather(np.array([length, stop], np.int32)))
+    with losses():
+        told = np.asarray(multihost_utils.process_allgather(np.array([length, stop], np.int32)))
     return int(told[0, 0]), bool(told[:, 1].any())
+
+
+@contextlib.contextmanager
+def losses() -> Iterator[None]:
+    """Raises LostProcessError where a computation failed because another process has gone."""
+    try:
+        yield
+    except (jax.errors.JaxRuntimeError, ValueError) as error:  # where it fails decides which
+        if jax.process_count() == 1:
+            raise
+        raise LostProcessError(
+            "another process of the job has gone, or the network to it "
+            f"({str(error).splitlines()[0][:200]}). The last checkpoint is kept; start all "
+            "processes again with --resume"
+        ) from error
 
 
 def is_first() -> bool:

@@ -9,6 +9,7 @@ import contextlib
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -21,7 +22,7 @@ from jax.sharding import Mesh
 
 from tradax import parallel, protocols
 from tradax.config import section
-from tradax.errors import ConfigError, TradaxError, TrainingError
+from tradax.errors import ConfigError, TrainingError
 from tradax.optimise import all_finite
 from tradax.protocols import Algorithm, Finished, Metrics, Policy, Source, TrainState
 
@@ -116,7 +117,7 @@ def train(
     axes = None if members is None else (0, None if shared_source else 0, 0)
     progress = start(algorithm, source, key, axes=axes) if resume is None else resume
     if mesh is not None:
-        check_mesh(algorithm, members)
+        check_mesh(algorithm, mesh, members)
         source = replace(source, axis=parallel.AXIS)
     log_every = max(1, total_updates // max(log_rows, 1))
     evaluate_every = max(1, total_updates // max(evaluations, 1)) if evaluate else total_updates
@@ -222,8 +223,8 @@ def start(algorithm: Algorithm, source: Source, key: jax.Array, *, axes: tuple |
     return _vmap(start_one, axes)(algorithm, source, key)
 
 
-def check_mesh(algorithm: Algorithm, members: int | None) -> None:
-    """Raises ConfigError where training cannot be split over devices."""
+def check_mesh(algorithm: Algorithm, mesh: Mesh, members: int | None) -> None:
+    """Raises ConfigError where training cannot be split over devices; warns where it is padded."""
     if not algorithm.splits_over_devices:
         raise ConfigError(
             f"{section(type(algorithm.config))} does not split its work over devices; the searches "
@@ -234,26 +235,25 @@ def check_mesh(algorithm: Algorithm, members: int | None) -> None:
             "several symbols with a policy each cannot be split over devices; choose one of them "
             "(--symbols), or one policy for all (--shared-policy)"
         )
+    population, devices = algorithm.config.population_size, mesh.size
+    if idle := -population % devices:
+        warnings.warn(
+            f"a population of {population} does not divide by {devices} devices; it is padded to "
+            f"{population + idle}, and what the {idle} do is thrown away",
+            stacklevel=3,
+        )
 
 
 def _chunk(algorithm, source, progress: Progress, n: int, axes, mesh: Mesh | None):
     state, sums, count = progress.state, progress.sums, np.int32(n)
     if mesh is None:
         return _run_chunk(algorithm, source, state, sums, count, axes, None)
-    try:
+    with parallel.losses():
         algorithm, source, state, sums, count = parallel.spread(
             (algorithm, source, state, sums, count), mesh
         )
         done = _run_chunk(algorithm, source, state, sums, count, axes, mesh)
         return parallel.here(jax.block_until_ready(done))
-    except jax.errors.JaxRuntimeError as error:
-        if jax.process_count() == 1:
-            raise
-        raise TradaxError(
-            "another process of the job has gone, or its network: "
-            f"{str(error).splitlines()[0][:200]}. The last checkpoint is kept; start all "
-            "processes again with --resume"
-        ) from error
 
 
 @eqx.filter_jit

@@ -1,0 +1,149 @@
+"""Work shared between devices and processes; each in programs of their own."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tradax import parallel
+from tradax.cli import main
+from tradax.errors import ConfigError
+
+DEVICES = """
+import warnings
+import jax, jax.numpy as jnp, numpy as np
+from tradax import parallel, training
+from tradax.algorithms import {name}
+from tradax.rollout import jax_source
+
+config = {name}.Config(population_size=10, episodes=2, episode_limit=60, hidden_sizes=(8,),
+                       same_episodes={same}, {options})
+source = jax_source("CartPole-v1", num_envs=config.num_envs)
+algorithm = {name}.make(config, source.spec, jnp.float32(1))
+steps = 4 * algorithm.steps_per_update
+learners, rows = [], []
+for count in (None, 1, 2, 4):
+    mesh = None if count is None else parallel.device_mesh(count)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        result = training.train(algorithm, source, jax.random.key(0), total_timesteps=steps,
+                                mesh=mesh)
+    said = [str(w.message) for w in caught]
+    assert any("padded to 12" in text for text in said) == (count == 4), said
+    learners.append(result.progress.state.learner)
+    rows.append(result.rows[0][-1])
+for learner, row in zip(learners[1:], rows[1:]):
+    assert float(learner.best_fitness) == float(learners[0].best_fitness)
+    for one, other in zip(jax.tree.leaves(learner), jax.tree.leaves(learners[0])):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+    assert row["steps_played"] == rows[0]["steps_played"]
+    assert row["episodes"] == rows[0]["episodes"]
+"""
+TRAIN = (
+    "train --env CartPole-v1 --algorithm genetic --genetic.population-size 6 --genetic.episodes 1"
+)
+SMALL = f"{TRAIN} --genetic.hidden-sizes 8 --genetic.episode-limit 50 --evaluations 1"
+
+
+def environment(**more):
+    # One thread each; a computation that two processes share must not wait for a core.
+    return os.environ | {"JAX_PLATFORMS": "cpu", **more}
+
+
+def start(*arguments, cwd):
+    command = [sys.executable, "-c", "from tradax.cli import main; raise SystemExit(main())"]
+    return subprocess.Popen(
+        [*command, *arguments],
+        cwd=cwd,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def job(arguments, cwd):
+    """Two processes of one job."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = ["--distributed", "--coordinator", f"127.0.0.1:{port}", "--processes", "2"]
+    return [start(*arguments, *shared, "--process-id", str(i), cwd=cwd) for i in range(2)]
+
+
+@pytest.mark.parametrize(
+    ("name", "same", "options"),
+    [("genetic", True, ""), ("evolution_strategies", False, "actions='sampled'")],
+)
+def test_the_number_of_devices_changes_no_result(name, same, options):
+    program = DEVICES.format(name=name, same=same, options=options)
+    env = environment(XLA_FLAGS="--xla_force_host_platform_device_count=4")
+    done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_two_processes_find_what_one_finds(tmp_path):
+    arguments = f"{SMALL} --timesteps 3000".split()
+    assert main([*arguments, "--out", str(tmp_path / "one")]) == 0
+    processes = job([*arguments, "--out", "two"], tmp_path)
+    said = [process.communicate(timeout=240) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], said
+    assert "mean return" in said[0][0]
+    assert "mean return" not in said[1][0]  # the first one speaks, and writes
+    policies = [(tmp_path / run / "best-individual.zip").read_bytes() for run in ("one", "two")]
+    assert policies[0] == policies[1]
+    assert (tmp_path / "two" / "summary.json").exists()
+
+
+def test_where_a_process_is_lost_the_other_ends_with_a_clear_error(tmp_path):
+    first, second = job(f"{SMALL} --timesteps 500000000 --out run".split(), tmp_path)
+    try:
+        while "steps" not in first.stderr.readline():
+            assert first.poll() is None
+        second.send_signal(signal.SIGKILL)
+        began = time.monotonic()
+        _, said = first.communicate(timeout=60)
+        assert time.monotonic() - began < 60
+        assert first.returncode == 2, said
+        assert "error: another process of the job has gone" in said
+        assert (tmp_path / "run" / "best-individual.zip").exists()
+    finally:
+        first.kill()
+        second.kill()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--distributed"], "needs --coordinator, --process-id, --processes"),
+        (["--process-id", "1"], "belong to --distributed"),
+        (
+            ["--distributed", "--coordinator", "a:1", "--process-id", "2", "--processes", "2"],
+            "process-id is 2; it must be 0 to 1",
+        ),
+        (
+            ["--distributed", "--coordinator", "here", "--process-id", "0", "--processes", "2"],
+            "it must be HOST:PORT",
+        ),
+        (["--devices", "0"], "0 devices were asked for"),
+        (["--devices", "3"], "3 devices were asked for, and there are 1"),
+    ],
+)
+def test_bad_jobs_are_refused(arguments, message, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("tradax.device.use", lambda *a, **k: None)  # one device, whatever is asked
+    out = tmp_path / "run"
+    assert main([*SMALL.split(), *arguments, "--out", str(out)]) == 2
+    assert message in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_algorithms_that_do_not_split_their_work_say_so(tmp_path, capsys):
+    arguments = ["train", "--env", "CartPole-v1", "--devices", "1", "--out", str(tmp_path / "run")]
+    assert main(arguments) == 2
+    assert "ppo does not split its work over devices" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="asked for, and there are"):
+        parallel.device_mesh(1_000)
