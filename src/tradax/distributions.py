@@ -99,8 +99,14 @@ class TanhGaussian(eqx.Module):
         return self.sample_and_log_prob(key)[0]
 
     def sample_and_log_prob(self, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Exact also where tanh rounds to 1, where `log_prob` cannot be."""
-        u = DiagGaussian(self.mean, self.log_std).sample(key)
+        return self.transform(jax.random.normal(key, self.mean.shape, self.mean.dtype))
+
+    def transform(self, noise: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The action that standard normal noise [..., d] becomes, and its log-probability.
+
+        Exact also where tanh rounds to 1, where `log_prob` cannot be.
+        """
+        u = self.mean + jnp.exp(self.log_std) * noise
         return self._squash(u), self._log_prob(u)
 
     def mode(self) -> jax.Array:

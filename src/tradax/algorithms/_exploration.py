@@ -68,18 +68,18 @@ class Explorer(Actor):
             assert isinstance(obs, jax.Array)
             obs = self.normalizer(obs)
         outputs = self.network(obs)
-        uniform_key, policy_key, noise_key = jax.random.split(key, 3)
-        shape = (outputs.shape[0], self.spec.action.size)
+        # One draw for all: keys and draws of their own each cost a loop of small kernels.
+        normal, noise = jax.random.normal(key, (2, outputs.shape[0], self.spec.action.size))
         if self.log_std_bounds:
-            action = squashed_normal(outputs, self.log_std_bounds).sample(policy_key)
+            action, _ = squashed_normal(outputs, self.log_std_bounds).transform(normal)
         else:
             action = jnp.tanh(outputs)
         if self.noise in ("gaussian", "ou"):
-            noise = self.scale * jax.random.normal(noise_key, shape)
+            noise = self.scale * noise
             if self.noise == "ou":
                 left = 1.0 - self.theta
                 noise = memory = left * memory + jnp.sqrt(1.0 - left**2) * noise
             action = jnp.clip(action + noise, -1.0, 1.0)
-        uniform = jax.random.uniform(uniform_key, shape, minval=-1.0, maxval=1.0)
+        uniform = jax.scipy.special.erf(normal / jnp.sqrt(2.0))  # 2 Phi(normal) - 1
         action = jnp.where(self.random, uniform, action)
         return from_unit(self.spec.action, action), memory, ()

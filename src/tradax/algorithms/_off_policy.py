@@ -73,6 +73,8 @@ class Config:
     """Running mean and variance of observations; markets bring their own normaliser."""
     normalize_rewards: bool = True
     """Divide rewards by the running standard deviation of the discounted return."""
+    reward_scale: float = setting(default=10.0, above=0)
+    """Factor of (normalised) rewards; action values of size 1 would drown in Adam's noise."""
     hidden_sizes: tuple[int, ...] = setting(default=(64, 64), least=1)
     """Width of each hidden layer."""
     activation: Literal["tanh", "relu", "elu", "gelu", "silu"] = "relu"
@@ -168,16 +170,21 @@ class OffPolicy(Algorithm):
 
     @abc.abstractmethod
     def improve(
-        self, networks: Any, batches: Batch, steps: jax.Array, keys: jax.Array
+        self, networks: Any, batches: Batch, steps: jax.Array, noise: jax.Array
     ) -> tuple[Any, Metrics]:
         """Gradient steps on minibatches [U, B, ...].
 
         Args:
             steps: gradient steps done before.
-            keys: [U].
+            noise: standard normal [U, draws, B, A].
 
         Returns: networks, metrics stacked.
         """
+
+    @property
+    @abc.abstractmethod
+    def draws(self) -> int:
+        """Noises of actions in a gradient step."""
 
     @property
     def log_std_bounds(self) -> tuple[float, ...]:
@@ -238,13 +245,14 @@ class OffPolicy(Algorithm):
         self, learner: Learner, experience: Experience, key: jax.Array
     ) -> tuple[Learner, Metrics]:
         c = self.config
-        noise_key, sample_key, step_key = jax.random.split(key, 3)
+        sample_key, step_key = jax.random.split(key)
         learner = self._remember(learner, experience)
         batches = self._sample(learner, experience.table, sample_key)
 
         def improve(networks):
-            keys = jax.random.split(step_key, c.gradient_steps)
-            networks, metrics = self.improve(networks, batches, learner.steps, keys)
+            shape = (c.gradient_steps, self.draws, c.batch_size, self.spec.action.size)
+            noise = jax.random.normal(step_key, shape)
+            networks, metrics = self.improve(networks, batches, learner.steps, noise)
             return networks, jax.tree.map(jnp.mean, metrics)
 
         def wait(networks):
@@ -257,6 +265,7 @@ class OffPolicy(Algorithm):
             networks=networks, steps=learner.steps + ready * c.gradient_steps
         )
         if learner.perturbation is not None:
+            noise_key = jax.random.fold_in(key, 1)
             learner, noise = self._perturb(learner, batches, experience.done, noise_key)
             metrics |= noise
         elif c.noise != "none":
@@ -370,10 +379,10 @@ class OffPolicy(Algorithm):
         """Minibatches [U, B, ...]."""
         c = self.config
 
-        def draw(key):
+        def draw(key, count):
             return learner.replay.sample(
                 key,
-                c.batch_size,
+                count,
                 gamma=c.gamma,
                 return_steps=c.return_steps,
                 replacement=c.sample_with_replacement,
@@ -386,8 +395,13 @@ class OffPolicy(Algorithm):
             normalizer = learner.moments.observations
             return obs if normalizer is None else normalizer(obs)
 
-        drawn = jax.vmap(draw)(jax.random.split(key, c.gradient_steps))
-        reward = drawn.reward
+        if c.sample_with_replacement:
+            drawn = draw(key, c.gradient_steps * c.batch_size)
+            drawn = jax.tree.map(lambda x: x.reshape(-1, c.batch_size, *x.shape[1:]), drawn)
+        else:
+            keys = jax.random.split(key, c.gradient_steps)
+            drawn = jax.vmap(lambda key: draw(key, c.batch_size))(keys)
+        reward = c.reward_scale * drawn.reward
         if learner.moments.returns is not None:
             reward = reward / jnp.sqrt(learner.moments.returns.var + 1e-8)
         return Batch(seen(drawn.obs), drawn.action, reward, seen(drawn.next_obs), drawn.discount)

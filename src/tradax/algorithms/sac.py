@@ -26,8 +26,8 @@ class Config(_off_policy.Config):
     """Exploration beside the policy's own: independent, Ornstein-Uhlenbeck, or of its weights."""
     learn_temperature: bool = True
     """Adapt the temperature, so that the policy keeps the target entropy."""
-    temperature: float = setting(default=0.1, above=0)
-    """Weight of the entropy, in units of (normalised) rewards; at the start if learned."""
+    temperature: float = setting(default=1.0, above=0)
+    """Weight of the entropy, in units of scaled rewards; at the start if learned."""
     temperature_learning_rate: float = setting(default=1e-3, above=0)
     """Adam step size of the temperature's logarithm."""
     target_entropy: float | None = None
@@ -69,6 +69,10 @@ class SAC(OffPolicy):
     def log_std_bounds(self) -> tuple[float, ...]:
         return (self.config.log_std_min, self.config.log_std_max)
 
+    @property
+    def draws(self) -> int:
+        return 2
+
     def networks(self, key: jax.Array) -> Networks:
         actor_key, critic_key = jax.random.split(key)
         actor = self.new_actor(actor_key)
@@ -85,19 +89,18 @@ class SAC(OffPolicy):
             adam.init(log_temperature),
         )
 
-    def improve(self, networks: Networks, batches: Batch, steps: jax.Array, keys: jax.Array):
+    def improve(self, networks: Networks, batches: Batch, steps: jax.Array, noise: jax.Array):
         def one(carry, given):
-            (networks, steps), (batch, key) = carry, given
-            networks, metrics = self.gradient_step(networks, batch, key, steps)
+            (networks, steps), (batch, noise) = carry, given
+            networks, metrics = self.gradient_step(networks, batch, noise, steps)
             return (networks, steps + 1), metrics
 
-        (networks, _), metrics = jax.lax.scan(one, (networks, steps), (batches, keys))
+        (networks, _), metrics = jax.lax.scan(one, (networks, steps), (batches, noise))
         return networks, metrics
 
-    def gradient_step(self, networks: Networks, batch: Batch, key: jax.Array, steps: jax.Array):
+    def gradient_step(self, networks: Networks, batch: Batch, noise: jax.Array, steps: jax.Array):
         n = networks
-        target_key, actor_key = jax.random.split(key)
-        target = self.target(n, batch, target_key)
+        target = self.target(n, batch, noise[0])
         critic, critic_opt, metrics = self.fit_critic(n.critic, n.critic_opt, batch, target, steps)
         temperature = jnp.exp(n.log_temperature)
 
@@ -105,7 +108,7 @@ class SAC(OffPolicy):
             """E[alpha log pi(a|s) - min_i Q_i(s, a)], a ~ pi (eq. 7)."""
             outputs, moments = actor.train(batch.obs)
             policy = squashed_normal(outputs, self.log_std_bounds)
-            action, log_prob = policy.sample_and_log_prob(actor_key)
+            action, log_prob = policy.transform(noise[1])
             q = critic(batch.obs, action)[..., 0].min(axis=0)
             return jnp.mean(temperature * log_prob - q), (moments, -log_prob.mean())
 
@@ -129,10 +132,10 @@ class SAC(OffPolicy):
         own = {"actor_loss": value, "entropy": entropy, "temperature": temperature}
         return networks, metrics | own
 
-    def target(self, networks: Networks, batch: Batch, key: jax.Array) -> jax.Array:
+    def target(self, networks: Networks, batch: Batch, noise: jax.Array) -> jax.Array:
         """y = r + gamma (min_i Q'_i(s', a') - alpha log pi(a'|s')), a' ~ pi (eq. 5)."""
         policy = squashed_normal(networks.actor(batch.next_obs), self.log_std_bounds)
-        action, log_prob = policy.sample_and_log_prob(key)
+        action, log_prob = policy.transform(noise)
         q = networks.target_critic(batch.next_obs, action)[..., 0].min(axis=0)
         soft = q - jnp.exp(networks.log_temperature) * log_prob
         return batch.reward + batch.discount * soft

@@ -56,6 +56,10 @@ class TD3(OffPolicy):
     spec: Spec = eqx.field(static=True)
     horizon: jax.Array
 
+    @property
+    def draws(self) -> int:
+        return 1
+
     def networks(self, key: jax.Array) -> Networks:
         actor_key, critic_key = jax.random.split(key)
         actor = self.new_actor(actor_key)
@@ -63,7 +67,7 @@ class TD3(OffPolicy):
         adam = self.optimiser(0.0, jnp.int32(0))
         return Networks(actor, critic, actor, critic, adam.init(actor), adam.init(critic))  # type: ignore[arg-type]
 
-    def improve(self, networks: Networks, batches: Batch, steps: jax.Array, keys: jax.Array):
+    def improve(self, networks: Networks, batches: Batch, steps: jax.Array, noise: jax.Array):
         """Groups of `policy_delay` steps of the critics and one of the policy.
 
         A branch on a counter would become a selection under `vmap`, which computes both sides.
@@ -72,8 +76,8 @@ class TD3(OffPolicy):
 
         def group(carry, given):
             def critic_step(carry, given):
-                (networks, steps), (batch, key) = carry, given
-                networks, metrics = self.improve_critic(networks, batch, key, steps)
+                (networks, steps), (batch, noise) = carry, given
+                networks, metrics = self.improve_critic(networks, batch, noise, steps)
                 return (networks, steps + 1), metrics
 
             carry, metrics = jax.lax.scan(critic_step, carry, given, unroll=True)
@@ -82,22 +86,21 @@ class TD3(OffPolicy):
             networks, own = self.improve_actor(networks, last, steps)
             return (networks, steps), metrics | own
 
-        split = jax.tree.map(lambda x: x.reshape(-1, delay, *x.shape[1:]), (batches, keys))
+        split = jax.tree.map(lambda x: x.reshape(-1, delay, *x.shape[1:]), (batches, noise))
         (networks, _), metrics = jax.lax.scan(group, (networks, steps), split)
         return networks, metrics
 
-    def target(self, networks: Networks, batch: Batch, key: jax.Array) -> jax.Array:
+    def target(self, networks: Networks, batch: Batch, noise: jax.Array) -> jax.Array:
         """y = r + gamma min_i Q'_i(s', clip(pi'(s') + clip(noise, -c, c), -1, 1)) (eq. 14)."""
         c = self.config
         action = jnp.tanh(networks.target_actor(batch.next_obs))
-        noise = c.target_noise * jax.random.normal(key, action.shape)
-        noise = jnp.clip(noise, -c.target_noise_clip, c.target_noise_clip)
+        noise = jnp.clip(c.target_noise * noise[0], -c.target_noise_clip, c.target_noise_clip)
         action = jnp.clip(action + noise, -1.0, 1.0)
         q = networks.target_critic(batch.next_obs, action)[..., 0]
         return batch.reward + batch.discount * q.min(axis=0)
 
-    def improve_critic(self, networks: Networks, batch: Batch, key: jax.Array, steps: jax.Array):
-        target = self.target(networks, batch, key)
+    def improve_critic(self, networks: Networks, batch: Batch, noise: jax.Array, steps: jax.Array):
+        target = self.target(networks, batch, noise)
         critic, opt_state, metrics = self.fit_critic(
             networks.critic, networks.critic_opt, batch, target, steps
         )
