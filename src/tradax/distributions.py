@@ -107,7 +107,7 @@ class TanhGaussian(eqx.Module):
         Exact also where tanh rounds to 1, where `log_prob` cannot be.
         """
         u = self.mean + jnp.exp(self.log_std) * noise
-        return self._squash(u), self._log_prob(u)
+        return self._squash(u), self._log_prob(u, noise)
 
     def mode(self) -> jax.Array:
         """The image of the mean; the density may be higher elsewhere."""
@@ -116,15 +116,18 @@ class TanhGaussian(eqx.Module):
     def log_prob(self, action: jax.Array) -> jax.Array:
         low, high = jnp.array(self.low), jnp.array(self.high)
         unit = 2.0 * (action - low) / (high - low) - 1.0
-        return self._log_prob(jnp.arctanh(jnp.clip(unit, -1.0 + 1e-6, 1.0 - 1e-6)))
+        u = jnp.arctanh(jnp.clip(unit, -1.0 + 1e-6, 1.0 - 1e-6))
+        return self._log_prob(u, (u - self.mean) * jnp.exp(-self.log_std))
 
-    def _log_prob(self, u: jax.Array) -> jax.Array:
+    def _log_prob(self, u: jax.Array, z: jax.Array) -> jax.Array:
+        """Args: z: u in deviations from the mean."""
         half = sum(
             math.log((high - low) / 2.0) for low, high in zip(self.low, self.high, strict=True)
         )
         # log(1 - tanh^2 u) without cancellation.
         slope = 2.0 * (math.log(2.0) - u - jax.nn.softplus(-2.0 * u))
-        return DiagGaussian(self.mean, self.log_std).log_prob(u) - slope.sum(-1) - half
+        log_normal = -0.5 * z**2 - self.log_std - 0.5 * math.log(2 * math.pi)
+        return jnp.sum(log_normal - slope, axis=-1) - half
 
 
 class Point(eqx.Module):
