@@ -310,9 +310,11 @@ class OffPolicy(Algorithm):
         c = self.config
         horizon = self.horizon * c.gradient_steps
         rate = linear_anneal(learning_rate, c.final_learning_rate_fraction, steps, horizon)
-        if c.max_grad_norm is None:
-            return optax.adam(rate)
-        return optax.chain(optax.clip_by_global_norm(c.max_grad_norm), optax.adam(rate))
+        adam = optax.adam(rate)
+        if c.max_grad_norm is not None:
+            adam = optax.chain(optax.clip_by_global_norm(c.max_grad_norm), adam)
+        # All parameters as one vector: a kernel for each layer makes small networks 1.3x slower.
+        return optax.flatten(adam)
 
     def fit_critic(
         self, critic: Net, opt_state: Any, batch: Batch, target: jax.Array, steps: jax.Array
