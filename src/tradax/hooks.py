@@ -126,6 +126,9 @@ class Display(Hook):
             self._task = self._bar.add_task("training", total=total_timesteps, figures="compiling")
             self._bar.start()
 
+    def on_note(self, note: str) -> None:
+        print(note, file=sys.stderr, flush=True)
+
     def on_row(self, row: Row, member: int) -> None:
         if isinstance(row["return"], float):
             self._returns[member] = row["return"]

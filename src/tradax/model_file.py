@@ -1,6 +1,6 @@
 """Policies as files: a zip with JSON (what it is) and safetensors (its numbers). No pickle.
 
-    policy.json          format, spec, head, widths, activation, caller's metadata
+    policy.json          format, spec, head, widths, activation, norm, caller's metadata
     policy.safetensors   one tensor a parameter, named by its path in the policy
 
 Every entry's size, every tensor's shape and type are checked against what `policy.json` announces
@@ -21,7 +21,7 @@ import numpy as np
 
 from tradax.errors import ModelFileError
 from tradax.files import write_atomic
-from tradax.networks import ACTIVATIONS, RunningMoments, mlp
+from tradax.networks import ACTIVATIONS, MLP, RunningMoments, mlp
 from tradax.policies import Head, NetworkPolicy
 from tradax.spaces import ActionSpec, Spec
 
@@ -62,6 +62,8 @@ def save_policy(
         },
         "hidden_sizes": hidden[:-1],
         "activation": network.activation,
+        "layer_norm": network.layer_norm,
+        "log_std_bounds": list(policy.log_std_bounds),
         "log_std": policy.log_std is not None,
         "normalizer": policy.normalizer is not None,
         "metadata": metadata or {},
@@ -148,6 +150,10 @@ def _blank(description: Any, path: Path) -> NetworkPolicy:
             raise KeyError("activation")
         if len(low) != len(high) or spec.action.size < 1 or len(hidden) > 64:
             raise KeyError("spec")
+        layer_norm = bool(description.get("layer_norm", False))
+        bounds = tuple(float(x) for x in description.get("log_std_bounds", ()))
+        if len(bounds) != (2 if head == "tanh_gaussian" else 0):
+            raise KeyError("log_std_bounds")
         has_log_std, has_normalizer = bool(description["log_std"]), bool(description["normalizer"])
         description["metadata"].items()
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -155,16 +161,23 @@ def _blank(description: Any, path: Path) -> NetworkPolicy:
             raise
         raise ModelFileError(f"{path}: policy.json is not a policy ({error})") from None
 
-    sizes = (spec.size, *hidden, spec.action.size)
+    outputs = spec.action.size * (2 if head == "tanh_gaussian" else 1)
+    sizes = (spec.size, *hidden, outputs)
     if sum(a * b for a, b in itertools.pairwise(sizes)) * 4 > _MAX_BYTES:
         raise ModelFileError(f"{path}: announces a network of more than {_MAX_BYTES} bytes")
 
     def build():
-        network = mlp(jax.random.key(0), spec, hidden, spec.action.size, activation)
+        network = mlp(jax.random.key(0), spec, hidden, outputs, activation)
+        network = MLP(network.first, network.rest, activation, layer_norm)
         log_std = jnp.zeros(spec.action.size) if has_log_std else None
         normalizer = RunningMoments.create((spec.account,)) if has_normalizer else None
         return NetworkPolicy(
-            network=network, log_std=log_std, normalizer=normalizer, spec=spec, head=head
+            network=network,
+            log_std=log_std,
+            normalizer=normalizer,
+            spec=spec,
+            head=head,
+            log_std_bounds=bounds,
         )
 
     return eqx.filter_eval_shape(build)

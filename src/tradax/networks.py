@@ -79,13 +79,15 @@ class MLP(eqx.Module):
     first: FirstLayer | TabulatedFirstLayer
     rest: tuple[Dense, ...]
     activation: str = eqx.field(static=True)
+    layer_norm: bool = eqx.field(static=True, default=False)
+    """Whether hidden layers are normalised before their activation."""
 
     def __call__(self, obs: Observation, table: jax.Array | None = None) -> jax.Array:
         """Args: obs [..., D] or factored [...]. Returns: [..., outputs]."""
         activation = ACTIVATIONS[self.activation]
         x = self.first(obs, table)
         for layer in self.rest:
-            x = layer(activation(x))
+            x = layer(activation(layer_norm(x) if self.layer_norm else x))
         return x
 
     def tabulate(self, table: jax.Array) -> "MLP":
@@ -93,7 +95,14 @@ class MLP(eqx.Module):
         assert isinstance(self.first, FirstLayer)
         assert self.first.market is not None
         projection = table @ self.first.market + self.first.bias
-        return MLP(TabulatedFirstLayer(projection, self.first.account), self.rest, self.activation)
+        first = TabulatedFirstLayer(projection, self.first.account)
+        return MLP(first, self.rest, self.activation, self.layer_norm)
+
+
+def layer_norm(x: jax.Array) -> jax.Array:
+    """Zero mean and unit variance over the last axis (Ba et al. 2016), without gain and bias."""
+    x = x - x.mean(-1, keepdims=True)
+    return x * jax.lax.rsqrt(jnp.mean(x**2, -1, keepdims=True) + 1e-5)
 
 
 def mlp(

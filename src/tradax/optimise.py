@@ -41,17 +41,32 @@ def minibatch_epochs(
 def permutation(key: jax.Array, n: int) -> jax.Array:
     """A pseudo-random permutation of 0..n-1 in O(n), without sorting.
 
+    Sorting random numbers takes 45% of a PPO update on CPU.
+    """
+    return draw_distinct(key, n, n)
+
+
+def draw_distinct(key: jax.Array, count: int, n: int | jax.Array) -> jax.Array:
+    """`count` different numbers of 0..n-1; n may be traced, and must be `count` at least.
+
     A composition of bijections on the next power of two 2^k >= n: multiply by an odd number,
     add, xor-shift, all modulo 2^k with keys of their own. Where n is not a power of two,
     elements that land at n or above are sent through again until they do not (cycle walking),
-    which keeps it a bijection. Sorting random numbers takes 45% of a PPO update on CPU.
+    which keeps it a bijection.
     """
-    bits = max((n - 1).bit_length(), 1)
-    mask = jnp.uint32(2**bits - 1)
+    fixed = isinstance(n, int)
+    if fixed:
+        bits: Any = max((n - 1).bit_length(), 1)
+        mask = jnp.uint32(2**bits - 1)
+        shift = max(bits // 2, 1)
+    else:
+        n = n.astype(jnp.uint32)
+        bits = jnp.maximum(32 - jax.lax.clz(n - 1), 1)
+        mask = (jnp.uint32(1) << bits) - 1
+        shift = jnp.maximum(bits // 2, 1)
     rounds = 4
     multiplier, offset = jax.random.bits(key, (2, rounds), jnp.uint32)
     multiplier = multiplier | 1
-    shift = max(bits // 2, 1)
 
     def mix(x):
         for i in range(rounds):
@@ -59,8 +74,10 @@ def permutation(key: jax.Array, n: int) -> jax.Array:
             x = x ^ (x >> shift)
         return x
 
-    x = mix(jnp.arange(n, dtype=jnp.uint32))
-    if n != 2**bits:
+    x = jnp.arange(count, dtype=jnp.uint32)
+    # A walk from below n comes back below n; one from elsewhere might not.
+    x = mix(x if fixed else x % n)
+    if not fixed or n != 2**bits:
         x = jax.lax.while_loop(lambda x: jnp.any(x >= n), lambda x: jnp.where(x >= n, mix(x), x), x)
     return x.astype(jnp.int32)
 

@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from tradax.distributions import Categorical, DiagGaussian, Distribution, Point
+from tradax.distributions import Categorical, DiagGaussian, Distribution, Point, TanhGaussian
 from tradax.networks import MLP, RunningMoments
 from tradax.protocols import Actor, Logged, Policy
 from tradax.spaces import Observation, Spec
 
-Head = Literal["categorical", "gaussian", "squashed"]
+Head = Literal["categorical", "gaussian", "squashed", "tanh_gaussian"]
 
 
 def head_of(spec: Spec) -> Head:
@@ -38,8 +38,12 @@ class NetworkPolicy(Policy):
     """First layer of policies for environments that are not markets."""
     spec: Spec = eqx.field(static=True)
     head: Head = eqx.field(static=True)
+    log_std_bounds: tuple[float, ...] = eqx.field(static=True, default=())
+    """Least and greatest log standard deviation, for squashed Gaussians; part of the outputs."""
 
-    def distribution(self, obs: Observation, table: jax.Array | None = None) -> Distribution:
+    def distribution(
+        self, obs: Observation, table: jax.Array | None = None
+    ) -> Distribution | TanhGaussian:
         """Args: obs: flat [..., D], or factored with the market table."""
         if self.normalizer is not None:
             assert isinstance(obs, jax.Array)
@@ -47,6 +51,9 @@ class NetworkPolicy(Policy):
         outputs = self.network(obs, table)
         if self.head == "squashed":
             return Point(self.spec.action.squash(outputs))
+        if self.head == "tanh_gaussian":
+            low, high = self.spec.action.low, self.spec.action.high
+            return TanhGaussian.from_outputs(outputs, self.log_std_bounds, low, high)
         return distribution(self.head, outputs, self.log_std)
 
     def act(self, obs: jax.Array, key: jax.Array | None = None) -> jax.Array:

@@ -173,6 +173,10 @@ class Algorithm(eqx.Module):
     def steps_per_update(self) -> int:
         """Environment steps that one update consumes, over all environments."""
 
+    def memory(self) -> int:
+        """Bytes of the experience that a learner keeps."""
+        return 0
+
     def collect(
         self, learner: Any, source: Source, carry: Any, key: jax.Array
     ) -> tuple[Any, Any, Finished]:

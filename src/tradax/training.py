@@ -25,6 +25,7 @@ from tradax.config import section
 from tradax.errors import ConfigError, TrainingError
 from tradax.optimise import all_finite
 from tradax.protocols import Algorithm, Finished, Metrics, Policy, Source, TrainState
+from tradax.replay import check_memory
 
 _CHUNK_SECONDS = 0.25
 
@@ -33,6 +34,9 @@ Row = dict[str, Any]
 
 class Hook:
     """What happens on the host between chunks. Members of an ensemble are numbered from 0."""
+
+    def on_note(self, note: str) -> None:
+        """Something worth knowing before anything is computed."""
 
     def on_row(self, row: Row, member: int) -> None:
         """A row of metrics, averaged over the updates since the last one."""
@@ -44,7 +48,10 @@ class Hook:
         """A chunk has ended."""
 
     def on_save(self, progress: "Progress", final: bool) -> None:
-        """A good moment to save has come; `final`: training has stopped."""
+        """A good moment to save has come; `final`: training has stopped.
+
+        Unless it is final, training overwrites `progress` afterwards: copy what is to be kept.
+        """
 
 
 class Progress(NamedTuple):
@@ -109,13 +116,21 @@ def train(
 
     Raises:
         ConfigError: the algorithm does not split its work, or several members were asked for.
+        ConfigError: the experience that the algorithm keeps does not fit into memory.
         TrainingError: a number is not finite. The error names the update and the quantity and
             carries the last good policy as `policy`.
     """
     total_updates = updates_needed(algorithm, total_timesteps)
     algorithm = _with_arrays(algorithm, total_updates, members)
     axes = None if members is None else (0, None if shared_source else 0, 0)
-    progress = start(algorithm, source, key, axes=axes) if resume is None else resume
+    if resume is None:
+        if kept := algorithm.memory() * (members or 1):
+            note = check_memory(kept)
+            for hook in hooks:
+                hook.on_note(note)
+        progress = start(algorithm, source, key, axes=axes)
+    else:
+        progress = jax.tree.map(jnp.copy, resume)  # chunks overwrite theirs
     if mesh is not None:
         check_mesh(algorithm, mesh, members)
         source = replace(source, axis=parallel.AXIS)
@@ -139,7 +154,7 @@ def train(
                 total_updates,
             )
             n = min(length, milestone - update)
-            good = progress
+            good = _policy_of(algorithm, progress.state.learner, axes)
             began = time.perf_counter()
             state, sums, finite, done = _chunk(algorithm, source, progress, n, axes, mesh)
             finite, done = bool(finite), int(done)  # waits for the device
@@ -151,8 +166,7 @@ def train(
             for hook in hooks:
                 hook.on_chunk(progress)
             if not finite:
-                policy = _policy_of(algorithm, good.state.learner, axes)
-                raise _not_finite(update, sums, state, good, policy)
+                raise _not_finite(update, sums, good)
 
             scores = None
             if evaluate and (update % evaluate_every == 0 or update == total_updates):
@@ -205,6 +219,7 @@ def blank(
     algorithm: Algorithm, source: Source, key: jax.Array, total_timesteps: int, members: int | None
 ) -> Progress:
     """Progress of the shapes that these arguments of `train` lead to, for loading a saved one."""
+    check_memory(algorithm.memory() * (members or 1))
     algorithm = _with_arrays(algorithm, updates_needed(algorithm, total_timesteps), members)
     return start(algorithm, source, key, axes=None if members is None else (0, 0, 0))
 
@@ -245,29 +260,33 @@ def check_mesh(algorithm: Algorithm, mesh: Mesh, members: int | None) -> None:
 
 
 def _chunk(algorithm, source, progress: Progress, n: int, axes, mesh: Mesh | None):
-    state, sums, count = progress.state, progress.sums, np.int32(n)
+    given, state, sums = (algorithm, source, np.int32(n)), progress.state, progress.sums
     if mesh is None:
-        return _run_chunk(algorithm, source, state, sums, count, axes, None)
+        return _run_chunk(given, state, sums, axes=axes, mesh=None)
     with parallel.losses():
-        algorithm, source, state, sums, count = parallel.spread(
-            (algorithm, source, state, sums, count), mesh
-        )
-        done = _run_chunk(algorithm, source, state, sums, count, axes, mesh)
+        given, state, sums = parallel.spread((given, state, sums), mesh)
+        done = _run_chunk(given, state, sums, axes=axes, mesh=mesh)
         return parallel.here(jax.block_until_ready(done))
 
 
-@eqx.filter_jit
-def _run_chunk(algorithm, source, state: TrainState, sums: Sums, n, axes, mesh):
+@eqx.filter_jit(donate="all-except-first")
+def _run_chunk(given, state: TrainState, sums: Sums, *, axes, mesh):
     """Up to `n` updates; stops after the first that yields a number that is not finite.
+
+    State and sums are overwritten in place, for a replay buffer is large.
+
+    Args:
+        given: algorithm, source, n.
 
     Returns: state, sums, whether all is finite, updates done.
     """
     if mesh is not None:
-        return parallel.everywhere(_updates, mesh)(algorithm, source, state, sums, n)
-    return _updates(algorithm, source, state, sums, n, axes)
+        return parallel.everywhere(_updates, mesh)(given, state, sums)
+    return _updates(given, state, sums, axes)
 
 
-def _updates(algorithm, source, state, sums, n, axes=None):
+def _updates(given, state: TrainState, sums: Sums, axes=None):
+    algorithm, source, n = given
 
     def one(algorithm, source, state):
         state, metrics, finished = protocols.step(algorithm, source, state)
@@ -286,7 +305,8 @@ def _updates(algorithm, source, state, sums, n, axes=None):
 @eqx.filter_jit
 def _policy_of(algorithm: Algorithm, learner: Any, axes: tuple | None) -> Policy:
     def one(algorithm, learner):
-        return algorithm.policy(learner)
+        # Copied, for the learner's own arrays are overwritten by the next chunk.
+        return jax.tree.map(jnp.copy, algorithm.policy(learner))
 
     return one(algorithm, learner) if axes is None else jax.vmap(one)(algorithm, learner)
 
@@ -339,7 +359,7 @@ def _row(sums: Sums, member: int | None, update: int, since: int, steps_per_upda
     }
 
 
-def _not_finite(update, sums: Sums, state, good: Progress, policy: Policy) -> TrainingError:
+def _not_finite(update, sums: Sums, policy: Policy) -> TrainingError:
     bad = [name for name, now in sums.metrics.items() if not np.all(np.isfinite(np.asarray(now)))]
     error = TrainingError(
         f"update {update}: {', '.join(bad) or 'a parameter'} became NaN or infinite. "

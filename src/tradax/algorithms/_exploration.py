@@ -1,0 +1,85 @@
+"""Behaviour of the off-policy actor-critics: random at first, then the policy with noise.
+
+Actions are in units of half the width of their bounds here, so that -1 and 1 are the bounds.
+"""
+
+from typing import Any, Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from tradax.distributions import TanhGaussian
+from tradax.networks import MLP, RunningMoments
+from tradax.protocols import Actor
+from tradax.spaces import ActionSpec, Observation, Spec
+
+Noise = Literal["none", "gaussian", "ou", "parameter"]
+
+
+def to_unit(action: ActionSpec, x: jax.Array) -> jax.Array:
+    """From the environment's units to [-1, 1]."""
+    low, high = jnp.array(action.low), jnp.array(action.high)
+    return 2.0 * (x - low) / (high - low) - 1.0
+
+
+def from_unit(action: ActionSpec, x: jax.Array) -> jax.Array:
+    """From [-1, 1] to the environment's units."""
+    low, high = jnp.array(action.low), jnp.array(action.high)
+    return low + (high - low) * (x + 1.0) / 2.0
+
+
+def squashed_normal(outputs: jax.Array, bounds: tuple[float, ...]) -> TanhGaussian:
+    """The policy over [-1, 1] that mean and log standard deviation [..., 2 d] stand for."""
+    size = outputs.shape[-1] // 2
+    return TanhGaussian.from_outputs(outputs, bounds, (-1.0,) * size, (1.0,) * size)
+
+
+class Explorer(Actor):
+    """Uniform actions during the warm-up, then tanh of the network's outputs, plus noise.
+
+    Gaussian noise is new at every step. Ornstein-Uhlenbeck noise is carried along an episode,
+
+        x <- (1 - theta) x + scale sqrt(1 - (1 - theta)^2) N(0, 1),
+
+    from 0, and has the standard deviation `scale` in the long run. Noise of parameters is in
+    `network` already.
+    """
+
+    network: MLP
+    normalizer: RunningMoments | None
+    random: jax.Array
+    """bool: still warming up."""
+    scale: jax.Array
+    theta: jax.Array
+    noise: Noise = eqx.field(static=True)
+    log_std_bounds: tuple[float, ...] = eqx.field(static=True)
+    """Of a stochastic policy; empty for a deterministic one."""
+    spec: Spec = eqx.field(static=True)
+
+    def tabulate(self, table: jax.Array) -> "Explorer":
+        return eqx.tree_at(lambda a: a.network, self, self.network.tabulate(table))
+
+    def initial_memory(self, batch: int) -> Any:
+        return jnp.zeros((batch, self.spec.action.size)) if self.noise == "ou" else ()
+
+    def __call__(self, obs: Observation, memory: Any, key: jax.Array):
+        if self.normalizer is not None:
+            assert isinstance(obs, jax.Array)
+            obs = self.normalizer(obs)
+        outputs = self.network(obs)
+        # One draw for all: keys and draws of their own each cost a loop of small kernels.
+        normal, noise = jax.random.normal(key, (2, outputs.shape[0], self.spec.action.size))
+        if self.log_std_bounds:
+            action, _ = squashed_normal(outputs, self.log_std_bounds).transform(normal)
+        else:
+            action = jnp.tanh(outputs)
+        if self.noise in ("gaussian", "ou"):
+            noise = self.scale * noise
+            if self.noise == "ou":
+                left = 1.0 - self.theta
+                noise = memory = left * memory + jnp.sqrt(1.0 - left**2) * noise
+            action = jnp.clip(action + noise, -1.0, 1.0)
+        uniform = jax.scipy.special.erf(normal / jnp.sqrt(2.0))  # 2 Phi(normal) - 1
+        action = jnp.where(self.random, uniform, action)
+        return from_unit(self.spec.action, action), memory, ()
