@@ -7,11 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import stats
 
 from tradax import training
 from tradax.algorithms import cem, evolution_strategies, genetic, hill_climbing, simulated_annealing
 from tradax.algorithms._evolution import Generation
+from tradax.draws import uniforms
 from tradax.envs import trading
+from tradax.envs._market import random_integer
 from tradax.envs.probes import Delayed, Target
 from tradax.errors import ConfigError, ModelFileError
 from tradax.model_file import load_policy, save_policy
@@ -107,16 +110,21 @@ def test_children_against_a_plain_reference():
     learner = learner._replace(updates=jnp.int32(1))
     population = np.asarray(drawn(algorithm, learner, jax.random.key(3)))
     np.testing.assert_array_equal(population[:2], parents)  # the elites, untouched
+    points, changed = set(), 0
     for index in range(2, 10):
-        choose, cross, rate, scale = jax.random.split(
-            jax.random.fold_in(jax.random.key(3), index), 4
-        )
-        mother, father = np.asarray(jax.random.randint(choose, (2, 1), 0, 2))[:, 0]
-        point = int(jax.random.randint(cross, (), 1, 7))
-        mutated = np.asarray(jax.random.bernoulli(rate, 0.3, (7,)))
-        noise = np.asarray(jax.random.normal(scale, (7,)))
+        own = jax.random.fold_in(jax.random.key(3), index)
+        choose, cross, mutate = (jax.random.fold_in(own, i) for i in range(3))
+        mother, father = (int(random_integer(choose, 2, stream=i)) for i in range(2))
+        point = 1 + int(random_integer(cross, 6))
+        points.add(point)
         child = np.concatenate([parents[mother][:point], parents[father][point:]])
-        np.testing.assert_allclose(population[index], child + mutated * 0.5 * noise, rtol=1e-5)
+        chance = np.asarray(uniforms(mutate, 7), np.float64)
+        for place in np.flatnonzero(chance < 0.3):
+            changed += 1
+            child[place] += 0.5 * stats.norm.ppf(chance[place] / 0.3)
+        np.testing.assert_allclose(population[index], child, rtol=1e-5)
+    assert len(points) > 2
+    assert 8 <= changed <= 26  # of 56 at a rate of 0.3
 
 
 @pytest.mark.parametrize("selection", ["truncation", "tournament"])
