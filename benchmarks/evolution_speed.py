@@ -155,7 +155,9 @@ def peers_python() -> Path:
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(PEERS)], check=True)
         install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         lock = ["--constraint", str(ROOT / "requirements.lock")]
-        subprocess.run([*install, *lock, "--editable", ".", "-r", str(wanted)], cwd=ROOT, check=True)
+        subprocess.run(
+            [*install, *lock, "--editable", ".", "-r", str(wanted)], cwd=ROOT, check=True
+        )
         made.write_text(wanted.read_text())
     return python
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import stats
 
-from tradax.draws import normal_quantile, normals, random_words, uniforms
+from tradax.draws import near_normals, normal_quantile, normals, random_words, uniforms
 
 SIZE = 200_000
 
@@ -30,6 +30,22 @@ def test_uniforms_and_normals_have_their_distribution():
         assert 0 < drawn.min() < drawn.max() < 1
         assert stats.kstest(drawn, "uniform").pvalue > 1e-3
         assert stats.kstest(np.asarray(normals(key, SIZE)), "norm").pvalue > 1e-3
+
+
+def test_near_normals_are_near_normal():
+    drawn = np.asarray(
+        jax.vmap(lambda i: near_normals(jax.random.fold_in(jax.random.key(2), i), SIZE))(
+            jnp.arange(5)
+        ),
+        np.float64,
+    ).ravel()
+    assert stats.kstest(drawn, "norm").statistic < 1e-3 + 1.5 / np.sqrt(drawn.size)
+    error = 5 / np.sqrt(drawn.size)
+    assert abs(drawn.mean()) < error
+    assert abs(drawn.std() - 1) < error
+    assert abs(stats.skew(drawn)) < 3 * error
+    assert abs(stats.kurtosis(drawn)) < 0.04 + 5 * error
+    assert abs(np.corrcoef(drawn[:-1], drawn[1:])[0, 1]) < error
 
 
 def test_bits_are_fair_and_neighbours_independent():

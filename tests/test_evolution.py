@@ -7,12 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy import stats
 
 from tradax import training
 from tradax.algorithms import cem, evolution_strategies, genetic, hill_climbing, simulated_annealing
 from tradax.algorithms._evolution import Generation
-from tradax.draws import uniforms
+from tradax.draws import near_normals, uniforms
 from tradax.envs import trading
 from tradax.envs._market import random_integer
 from tradax.envs.probes import Delayed, Target
@@ -113,15 +112,15 @@ def test_children_against_a_plain_reference():
     points, changed = set(), 0
     for index in range(2, 10):
         own = jax.random.fold_in(jax.random.key(3), index)
-        choose, cross, mutate = (jax.random.fold_in(own, i) for i in range(3))
-        mother, father = (int(random_integer(choose, 2, stream=i)) for i in range(2))
-        point = 1 + int(random_integer(cross, 6))
+        choose, cross, rate, scale = (jax.random.fold_in(own, i) for i in range(4))
+        mother, father = (int(random_integer(choose, jnp.int32(2), i)) for i in range(2))
+        point = 1 + int(random_integer(cross, jnp.int32(6)))
         points.add(point)
         child = np.concatenate([parents[mother][:point], parents[father][point:]])
-        chance = np.asarray(uniforms(mutate, 7), np.float64)
-        for place in np.flatnonzero(chance < 0.3):
+        noise = np.asarray(near_normals(scale, 7))
+        for place in np.flatnonzero(np.asarray(uniforms(rate, 7)) < 0.3):
             changed += 1
-            child[place] += 0.5 * stats.norm.ppf(chance[place] / 0.3)
+            child[place] += 0.5 * noise[place]
         np.testing.assert_allclose(population[index], child, rtol=1e-5)
     assert len(points) > 2
     assert 8 <= changed <= 26  # of 56 at a rate of 0.3

@@ -28,6 +28,24 @@ def normals(key: jax.Array, size: int) -> jax.Array:
     return normal_quantile(uniforms(key, size))
 
 
+def near_normals(key: jax.Array, size: int) -> jax.Array:
+    """Nearly standard normal, float32 [size], for a fifth of the work: heads of 64 coins, blurred.
+
+    Mean 0 and deviation 1; the distribution function is within 0.1% of the normal one. The heads
+    are a quarter of a deviation apart, and the sum of two uniform numbers is spread between them.
+    """
+    words = random_words(key, size)
+    other = _mixed(words ^ jnp.uint32(0x9E3779B9))
+    blur = _mixed(other + jnp.uint32(0x85EBCA6B))
+    heads = jax.lax.population_count(words) + jax.lax.population_count(other)
+    halves = (blur >> 16) + (blur & 0xFFFF)
+    sum_ = heads.astype(jnp.int32).astype(jnp.float32) + (
+        halves.astype(jnp.int32).astype(jnp.float32) * 2.0**-16
+    )
+    # Variance 1/4 of a coin, 1/12 of a uniform number.
+    return (sum_ - (33.0 - 2.0**-16)) * (64 / 4 + 2 / 12) ** -0.5
+
+
 def normal_quantile(probability: jax.Array) -> jax.Array:
     """The number below which a standard normal variable lies with this probability."""
     inside = 1.0 - 2.0**-24

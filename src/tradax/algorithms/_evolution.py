@@ -254,12 +254,16 @@ class Evolution(Algorithm):
         Returns: return and length [N episodes].
         """
         c, (size, width) = self.config, population.shape
+        # The market part of the first layer is multiplied before the episodes.
+        width -= self.spec.market * (*c.hidden_sizes, self.spec.action.size)[0]
         blocks = max(1, round(size * width / _block_parameters()))
         block = -(-size // blocks)
         inner = source.of(block * c.episodes)
 
-        def one(part):
-            population, index, first = part
+        def one(start):
+            population, index, first = jax.tree.map(
+                lambda x: jax.lax.dynamic_slice_in_dim(x, start, block), everyone
+            )
             return inner.episodes(
                 self.population_actor(population, index),
                 key,
@@ -268,12 +272,18 @@ class Evolution(Algorithm):
                 first=0 if c.same_episodes else first[0],
             )
 
+        everyone = (population, index, first)
         if block == size:
-            return one((population, index, first))
-        # Where the last block has room, the last individual plays there again.
-        place = jnp.minimum(jnp.arange(-(-size // block) * block), size - 1).reshape(-1, block)
-        played = jax.lax.map(one, (population[place], index[place], first[place]))
-        return jax.tree.map(lambda x: x.ravel()[: size * c.episodes], played)
+            return one(0)
+        # Where they do not divide, the last block begins earlier and plays some again.
+        blocks = -(-size // block)
+        played = jax.lax.map(one, jnp.minimum(jnp.arange(blocks) * block, size - block))
+        again = (blocks * block - size) * c.episodes
+
+        def joined(x):
+            return jnp.append(x[:-1].ravel(), x[-1, again:])
+
+        return jax.tree.map(joined, played)
 
     def learn(self, learner: Learner, experience: Any, key: jax.Array) -> tuple[Learner, Metrics]:
         fitness = experience.fitness
