@@ -13,7 +13,9 @@ from evosax.algorithms import Open_ES
 from tradax import training
 from tradax.algorithms import cem, evolution_strategies, genetic, hill_climbing, simulated_annealing
 from tradax.algorithms._evolution import Generation
+from tradax.draws import near_normals, uniforms
 from tradax.envs import trading
+from tradax.envs._market import random_integer
 from tradax.envs.probes import Delayed, Target
 from tradax.errors import ConfigError, ModelFileError
 from tradax.model_file import load_policy, save_policy
@@ -110,16 +112,21 @@ def test_children_against_a_plain_reference():
     learner = learner._replace(updates=jnp.int32(1))
     population = np.asarray(drawn(algorithm, learner, jax.random.key(3)))
     np.testing.assert_array_equal(population[:2], parents)  # the elites, untouched
+    points, changed = set(), 0
     for index in range(2, 10):
-        choose, cross, rate, scale = jax.random.split(
-            jax.random.fold_in(jax.random.key(3), index), 4
-        )
-        mother, father = np.asarray(jax.random.randint(choose, (2, 1), 0, 2))[:, 0]
-        point = int(jax.random.randint(cross, (), 1, 7))
-        mutated = np.asarray(jax.random.bernoulli(rate, 0.3, (7,)))
-        noise = np.asarray(jax.random.normal(scale, (7,)))
+        own = jax.random.fold_in(jax.random.key(3), index)
+        choose, cross, rate, scale = (jax.random.fold_in(own, i) for i in range(4))
+        mother, father = (int(random_integer(choose, jnp.int32(2), i)) for i in range(2))
+        point = 1 + int(random_integer(cross, jnp.int32(6)))
+        points.add(point)
         child = np.concatenate([parents[mother][:point], parents[father][point:]])
-        np.testing.assert_allclose(population[index], child + mutated * 0.5 * noise, rtol=1e-5)
+        noise = np.asarray(near_normals(scale, 7))
+        for place in np.flatnonzero(np.asarray(uniforms(rate, 7)) < 0.3):
+            changed += 1
+            child[place] += 0.5 * noise[place]
+        np.testing.assert_allclose(population[index], child, rtol=1e-5)
+    assert len(points) > 2
+    assert 8 <= changed <= 26  # of 56 at a rate of 0.3
 
 
 @pytest.mark.parametrize("selection", ["truncation", "tournament"])

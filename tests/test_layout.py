@@ -18,6 +18,7 @@ ORDER = [
     "distributions",
     "policies",
     "returns",
+    "draws",
     "optimise",
     "replay",
     "data.table",

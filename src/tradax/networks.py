@@ -39,6 +39,20 @@ class Dense(eqx.Module):
         return matmul(x, self.weight) + self.bias
 
 
+class NarrowDense(eqx.Module):
+    """`Dense` with W transposed, [outputs, inputs].
+
+    For few outputs under vmap over networks: the product then runs along the rows of both, which
+    on CPU takes a third of the time.
+    """
+
+    weight: jax.Array
+    bias: jax.Array
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return x @ self.weight.T + self.bias
+
+
 class FirstLayer(eqx.Module):
     """A dense layer whose input is a flat or a factored observation."""
 
@@ -77,7 +91,7 @@ class MLP(eqx.Module):
     """Hidden layers with one activation, then a linear output layer."""
 
     first: FirstLayer | TabulatedFirstLayer
-    rest: tuple[Dense, ...]
+    rest: tuple[Dense | NarrowDense, ...]
     activation: str = eqx.field(static=True)
     layer_norm: bool = eqx.field(static=True, default=False)
     """Whether hidden layers are normalised before their activation."""

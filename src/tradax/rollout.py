@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from gymnax.environments.environment import Environment
 
 from tradax.envs._market import MarketEnvironment, another_key
 from tradax.errors import TradaxError
@@ -48,13 +49,16 @@ class JaxSource(Source):
         return self._reset(self._keys(key), actor)
 
     def _keys(self, key: jax.Array, copies: int = 1, first: Any = 0) -> jax.Array:
-        """[num_envs]: the keys of environments `first` and on."""
+        """[num_envs / copies]: the keys of environments `first` and on."""
         number = first + jnp.arange(self.num_envs // copies)
-        different = jax.vmap(lambda i: jax.random.fold_in(key, i))(number)
-        return different if copies == 1 else jnp.tile(different, copies)
+        return jax.vmap(lambda i: jax.random.fold_in(key, i))(number)
 
-    def _reset(self, keys: jax.Array, actor: Actor) -> Carry:
+    def _reset(self, keys: jax.Array, actor: Actor, copies: int = 1) -> Carry:
         env_state, obs = jax.vmap(self._reset_one)(keys)
+        if copies > 1:
+            env_state, obs = jax.tree.map(
+                lambda x: jnp.tile(x, (copies,) + (1,) * (x.ndim - 1)), (env_state, obs)
+            )
         zeros = jnp.zeros(self.num_envs)
         return Carry(env_state, obs, actor.initial_memory(self.num_envs), zeros, zeros)
 
@@ -107,16 +111,13 @@ class JaxSource(Source):
         self, actor: Actor, key: jax.Array, limit: int, *, copies: int = 1, first: Any = 0
     ) -> tuple[jax.Array, jax.Array]:
         reset_key, key = jax.random.split(key)
-        carry = self._reset(self._keys(reset_key, copies, first), actor)
+        carry = self._reset(self._keys(reset_key, copies, first), actor, copies)
         see, actor = self._prepare_episodes(actor, carry.obs, limit, copies)
 
-        def one_step(state, number):
-            carry, alive = state
-            act_key, env_key = jax.random.split(jax.random.fold_in(key, number))
+        def one_step(state, now):
+            (carry, alive), (number, act_key, env_keys) = state, now
             action, memory, _ = actor(see(carry.obs), carry.memory, act_key)
-            step = jax.vmap(self._step_one)(
-                self._keys(env_key, copies, first), carry.env_state, self.spec.action.clip(action)
-            )
+            step = self._advance(env_keys, carry.env_state, self.spec.action.clip(action), copies)
             carry = Carry(
                 step.state,
                 step.obs,
@@ -124,11 +125,16 @@ class JaxSource(Source):
                 carry.episode_return + jnp.where(alive, step.reward, 0.0),
                 carry.episode_length + alive,
             )
-            return (carry, alive & ~(step.terminated | step.truncated) & (number + 1 < limit)), None
+            return (carry, alive & ~step.done & (number + 1 < limit)), None
+
+        def keys_of(number):
+            act_key, env_key = jax.random.split(jax.random.fold_in(key, number))
+            return number, act_key, self._keys(env_key, copies, first)
 
         def block(state):
             steps, *rest = state
-            rest, _ = jax.lax.scan(one_step, tuple(rest), steps + jnp.arange(_CHECK_EVERY))
+            ahead = jax.vmap(keys_of)(steps + jnp.arange(_CHECK_EVERY))
+            rest, _ = jax.lax.scan(one_step, tuple(rest), ahead)
             return (steps + _CHECK_EVERY, *rest)
 
         alive = jnp.ones(self.num_envs, bool)
@@ -190,7 +196,7 @@ class JaxSource(Source):
         place = jnp.tile(jnp.arange(different) * rows - first, copies)
 
         def see(obs: Factored) -> Factored:
-            # After its end an episode begins anew elsewhere, and no longer counts.
+            # After its end an episode goes on beyond them, and no longer counts.
             return obs._replace(row=jnp.clip(obs.row + place, 0, different * rows - 1))
 
         return see, actor.tabulate(table[visited.ravel()])
@@ -224,6 +230,31 @@ class JaxSource(Source):
         truncated = truncated & ~terminated
         return Step(state, obs, next_obs, reward, terminated, truncated, {})
 
+    def _advance(self, keys: jax.Array, state: Any, action: jax.Array, copies: int) -> "Advance":
+        """Step all environments; `keys` [num_envs / copies] serve every copy, drawn from once."""
+        if copies == 1:
+            return jax.vmap(self._advance_one)(keys, state, action)
+        state, action = jax.tree.map(lambda x: x.reshape(copies, -1, *x.shape[1:]), (state, action))
+        step = jax.vmap(jax.vmap(self._advance_one), in_axes=(None, 0, 0))(keys, state, action)
+        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), step)
+
+    def _advance_one(self, key: jax.Array, state: Any, action: jax.Array) -> "Advance":
+        """A step after which nothing begins anew, where an episode that has ended is left alone."""
+        if isinstance(self.env, MarketEnvironment):
+            state, reward, terminated, _ = self.env.step_state(key, state, action, self.params)
+            done = terminated | self.env.is_truncated(state, self.params)
+            return Advance(state, self._factored(state), reward, done)
+        if type(self.env).step is not Environment.step:
+            step = self._step_one(key, state, action)
+            return Advance(step.state, step.obs, step.reward, step.terminated | step.truncated)
+        shape = self.env.action_space(self.params).shape
+        obs, state, reward, terminated, _ = self.env.step_env(
+            key, state, action.reshape(shape), self.params
+        )
+        obs = jnp.ravel(obs).astype(jnp.float32)
+        reward = jnp.asarray(reward, jnp.float32).reshape(())
+        return Advance(state, obs, reward, terminated | self.env.is_truncated(state, self.params))
+
     def _factored(self, state: Any) -> Factored:
         return Factored(self.env.row(state), self.env.account(state, self.params))
 
@@ -233,6 +264,15 @@ class JaxSource(Source):
             return jnp.int32(0)
         shape = self.env.action_space(self.params).shape
         return jnp.zeros(shape, jnp.float32)
+
+
+class Advance(NamedTuple):
+    """A step of an episode, whatever comes after its end."""
+
+    state: Any
+    obs: Observation
+    reward: jax.Array
+    done: jax.Array
 
 
 class Step(NamedTuple):

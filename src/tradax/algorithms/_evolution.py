@@ -21,10 +21,12 @@ from jax.flatten_util import ravel_pytree
 from tradax.config import config, section, setting
 from tradax.errors import ConfigError
 from tradax.model_file import load_policy
-from tradax.networks import MLP, mlp
+from tradax.networks import MLP, NarrowDense, mlp
 from tradax.policies import NetworkPolicy
 from tradax.protocols import Actor, Algorithm, Finished, Metrics, Source
 from tradax.spaces import Observation, Spec
+
+_CACHED_PARAMETERS = 256 * 1024  # a megabyte: what a core of a usual processor keeps nearby
 
 
 @config
@@ -176,7 +178,12 @@ class Evolution(Algorithm):
         if self.config.actions == "sampled":
             scale = 1.0 if self.spec.action.discrete else self.config.action_noise
             noise = jnp.asarray(scale, jnp.float32)
-        return PopulationActor(jax.vmap(self.unflatten)(population), index, noise, self.spec)
+        networks = jax.vmap(self.unflatten)(population)
+        if networks.rest:
+            *hidden, last = networks.rest
+            narrow = NarrowDense(jnp.swapaxes(last.weight, 1, 2), last.bias)
+            networks = eqx.tree_at(lambda n: n.rest, networks, (*hidden, narrow))
+        return PopulationActor(networks, index, noise, self.spec)
 
     def actor(self, learner: Learner) -> PopulationActor:
         index = jnp.arange(self.config.population_size)
@@ -219,13 +226,7 @@ class Evolution(Algorithm):
         number = first + jnp.arange(size)
         index = jnp.minimum(number, c.population_size - 1)
         population = self.individuals(learner, draw_key, index)
-        returns, lengths = source.of(size * c.episodes).episodes(
-            self.population_actor(population, index),
-            play_key,
-            c.episode_limit,
-            copies=size if c.same_episodes else 1,
-            first=0 if c.same_episodes else first * c.episodes,
-        )
+        returns, lengths = self.play(population, index, number * c.episodes, source, play_key)
         counted = jnp.repeat(number < c.population_size, c.episodes)
         fitness = returns.reshape(size, c.episodes).mean(axis=1)
         played = Finished(*(jnp.sum(counted * x) for x in (1.0, returns, lengths)))
@@ -236,6 +237,53 @@ class Evolution(Algorithm):
             fitness, played.length_sum, draw_key, population if axis is None else None
         )
         return carry, generation, played
+
+    def play(
+        self,
+        population: jax.Array,
+        index: jax.Array,
+        first: jax.Array,
+        source: Source,
+        key: jax.Array,
+    ) -> tuple[jax.Array, jax.Array]:
+        """Play all episodes of individuals [N, D]; their numbers and first environments are [N].
+
+        Blocks of them play one after the other, each of a size that the processor's own memory
+        holds: every step reads all weights.
+
+        Returns: return and length [N episodes].
+        """
+        c, (size, width) = self.config, population.shape
+        # The market part of the first layer is multiplied before the episodes.
+        width -= self.spec.market * (*c.hidden_sizes, self.spec.action.size)[0]
+        blocks = max(1, round(size * width / _block_parameters()))
+        block = -(-size // blocks)
+        inner = source.of(block * c.episodes)
+
+        def one(start):
+            population, index, first = jax.tree.map(
+                lambda x: jax.lax.dynamic_slice_in_dim(x, start, block), everyone
+            )
+            return inner.episodes(
+                self.population_actor(population, index),
+                key,
+                c.episode_limit,
+                copies=block if c.same_episodes else 1,
+                first=0 if c.same_episodes else first[0],
+            )
+
+        everyone = (population, index, first)
+        if block == size:
+            return one(0)
+        # Where they do not divide, the last block begins earlier and plays some again.
+        blocks = -(-size // block)
+        played = jax.lax.map(one, jnp.minimum(jnp.arange(blocks) * block, size - block))
+        again = (blocks * block - size) * c.episodes
+
+        def joined(x):
+            return jnp.append(x[:-1].ravel(), x[-1, again:])
+
+        return jax.tree.map(joined, played)
 
     def learn(self, learner: Learner, experience: Any, key: jax.Array) -> tuple[Learner, Metrics]:
         fitness = experience.fitness
@@ -254,6 +302,11 @@ class Evolution(Algorithm):
             "steps_played": experience.steps,
         }
         return learner._replace(updates=learner.updates + 1), metrics
+
+
+def _block_parameters() -> float:
+    """How many parameters of a population to work with at a time."""
+    return _CACHED_PARAMETERS if jax.default_backend() == "cpu" else math.inf
 
 
 def start_of(config: Config, spec: Spec) -> jax.Array | None:

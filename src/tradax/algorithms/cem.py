@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from tradax.algorithms import _evolution
 from tradax.algorithms._evolution import Evolution, Generation, Learner, elite_count, start_of
 from tradax.config import config, setting
+from tradax.draws import normals
 from tradax.spaces import Spec
 
 
@@ -50,7 +51,7 @@ class CEM(Evolution):
         done = learner.updates / jnp.maximum(self.horizon * c.extra_until, 1.0)
         extra = c.extra_deviation * jnp.maximum(1.0 - done, 0.0)
         deviation = jnp.sqrt(learner.own**2 + extra**2)
-        noise = jax.random.normal(jax.random.fold_in(key, index), learner.parameters.shape)
+        noise = normals(jax.random.fold_in(key, index), learner.parameters.size)
         return learner.parameters + deviation * noise
 
     def tell(self, learner: Learner, generation: Generation, key: jax.Array):

@@ -13,6 +13,7 @@ import optax
 from tradax.algorithms import _evolution
 from tradax.algorithms._evolution import Evolution, Generation, Learner, start_of
 from tradax.config import config, setting
+from tradax.draws import normals
 from tradax.errors import ConfigError
 from tradax.optimise import descend, linear_anneal
 from tradax.spaces import Spec
@@ -52,7 +53,7 @@ class EvolutionStrategies(Evolution):
     def individual(self, learner: Learner, key: jax.Array, index: jax.Array) -> jax.Array:
         half = self.config.population_size // 2
         sign = jnp.where(index < half, 1.0, -1.0)
-        noise = jax.random.normal(jax.random.fold_in(key, index % half), learner.parameters.shape)
+        noise = normals(jax.random.fold_in(key, index % half), learner.parameters.size)
         return learner.parameters + sign * self.config.sigma * noise
 
     def tell(self, learner: Learner, generation: Generation, key: jax.Array):

@@ -13,6 +13,8 @@ import jax.numpy as jnp
 from tradax.algorithms import _evolution
 from tradax.algorithms._evolution import Evolution, Generation, Learner, elite_count, start_of
 from tradax.config import config, setting
+from tradax.draws import near_normals, random_words, uniforms
+from tradax.envs._market import random_integer
 from tradax.spaces import Spec
 
 
@@ -73,20 +75,21 @@ class Genetic(Evolution):
             first: whether it is of the first generation, whose parents are all the same.
         """
         c, size = self.config, parents.shape[1]
-        choose_key, cross_key, rate_key, scale_key = jax.random.split(key, 4)
+        choose_key, cross_key, rate_key, scale_key = (jax.random.fold_in(key, i) for i in range(4))
         contest = c.tournament_size if c.selection == "tournament" else 1
-        chosen = jax.random.randint(choose_key, (2, contest), 0, self.parents).min(axis=-1)
+        drawn = [random_integer(choose_key, jnp.int32(self.parents), i) for i in range(2 * contest)]
+        chosen = jnp.stack(drawn).reshape(2, contest).min(axis=-1)
         mother, father = parents[chosen[0]], parents[chosen[1]]
         if c.crossover == "single_point":
-            point = jax.random.randint(cross_key, (), 1, size)
+            point = 1 + random_integer(cross_key, jnp.int32(size - 1))
             child = jnp.where(jnp.arange(size) < point, mother, father)
         elif c.crossover == "uniform":
-            child = jnp.where(jax.random.bernoulli(cross_key, 0.5, (size,)), mother, father)
+            child = jnp.where(random_words(cross_key, size) >> 31 == 0, mother, father)
         else:
             child = mother
-        mutated = jax.random.bernoulli(rate_key, c.mutation_rate, (size,)) | first
+        mutated = (uniforms(rate_key, size) < c.mutation_rate) | first
         scale = jnp.where(first, c.initial_scale, c.mutation_scale)
-        return child + jnp.where(mutated, scale * jax.random.normal(scale_key, (size,)), 0.0)
+        return child + jnp.where(mutated, scale * near_normals(scale_key, size), 0.0)
 
     def tell(self, learner: Learner, generation: Generation, key: jax.Array):
         fitness, order = jax.lax.top_k(generation.fitness, self.parents)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from tradax.algorithms import _evolution
 from tradax.algorithms._evolution import Evolution, Generation, Learner, start_of
 from tradax.config import config, setting
+from tradax.draws import normals
 from tradax.errors import ConfigError
 from tradax.spaces import Spec
 
@@ -59,8 +60,8 @@ class HillClimbing(Evolution):
         return jnp.asarray(self.config.noise, jnp.float32)
 
     def individual(self, learner: Learner, key: jax.Array, index: jax.Array) -> jax.Array:
-        shape = learner.parameters.shape
-        step = learner.own * jax.random.normal(jax.random.fold_in(key, index), shape)
+        noise = normals(jax.random.fold_in(key, index), learner.parameters.size)
+        step = learner.own * noise
         if self.config.reevaluate:
             step = jnp.where(index == 0, 0.0, step)
         return learner.parameters + step

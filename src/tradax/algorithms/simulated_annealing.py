@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from tradax.algorithms import _evolution
 from tradax.algorithms._evolution import Evolution, Generation, Learner, start_of
 from tradax.config import config, setting
+from tradax.draws import normals
 from tradax.errors import ConfigError
 from tradax.spaces import Spec
 
@@ -56,7 +57,7 @@ class SimulatedAnnealing(Evolution):
     def individual(self, learner: Learner, key: jax.Array, index: jax.Array) -> jax.Array:
         here, _ = learner.own
         noise = self.config.noise * jnp.sqrt(self.cooling(learner))
-        step = noise * jax.random.normal(jax.random.fold_in(key, index), here.shape)
+        step = noise * normals(jax.random.fold_in(key, index), here.size)
         return here + jnp.where(index == 0, 0.0, step)
 
     def tell(self, learner: Learner, generation: Generation, key: jax.Array):
