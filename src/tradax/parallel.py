@@ -93,6 +93,11 @@ def join(
             shutdown_timeout_seconds=_SHUTDOWN_SECONDS,
         )
     except (RuntimeError, ValueError) as error:
+        if "before any JAX calls" in str(error):
+            raise ConfigError(
+                "a process joins its job before anything is computed; call tradax.parallel.join "
+                "first, and import other modules of tradax after it"
+            ) from error
         raise TradaxError(
             f"the other processes were not reached at {coordinator or 'the address of the job'} "
             f"within {_STARTUP_SECONDS} s ({str(error).splitlines()[0]}); start the same command "
