@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock
 
-.PHONY: train test lint format bench bench-learning docs clean lock
+.PHONY: train test lint format bench bench-learning bench-evolution docs clean lock
 
 train: $(VENV)/.ready
 	$(BIN)/tradax train
@@ -26,6 +26,9 @@ bench: $(VENV)/.ready-test
 
 bench-learning: $(VENV)/.ready-test
 	$(BIN)/python -m benchmarks learning
+
+bench-evolution: $(VENV)/.ready-test
+	$(BIN)/python -m benchmarks evolution_speed
 
 docs: $(VENV)/.ready-test
 	$(INSTALL) --editable '.[docs]'

@@ -4,7 +4,8 @@
   greedy episodes. The claim: at least 8 of 10 seeds hold the pole for 500 steps in every episode.
 * Published results (one run each): hill climbing on CartPole-v0, 200 steps an episode, a linear
   network: 196 in 13 episodes; cross-entropy on MountainCarContinuous-v0: 90.8 in 47 generations.
-  Here: how many generations until the mean of 100 greedy episodes reaches the goal.
+  Here: how many generations until the mean of 100 greedy episodes reaches the goal. A generation of
+  hill climbing is 16 neighbours, thus 16 episodes.
 * Execution, set B: the excess over the closed-form optimum of E + lambda V. The claim: 3% at most.
 * Trading, real daily prices of the S&P 500, training years: fitness of the start and at the end.
 """
@@ -44,7 +45,7 @@ PUBLISHED = (
     (
         hill_climbing,
         {
-            "population_size": 1,
+            "population_size": 16,
             "episodes": 1,
             "episode_limit": 200,
             "reevaluate": False,
@@ -58,7 +59,7 @@ PUBLISHED = (
         "CartPole-v1",
         195.0,
         13,
-        200,
+        100,
     ),
     (
         cem,
@@ -66,9 +67,9 @@ PUBLISHED = (
             "population_size": 50,
             "episodes": 1,
             "episode_limit": 999,
-            "hidden_sizes": (16,),
-            "initial_deviation": 0.5,
-            "extra_deviation": 0.3,
+            "hidden_sizes": (),
+            "initial_deviation": 5.0,
+            "extra_deviation": 3.0,
         },
         "MountainCarContinuous-v0",
         90.8,
@@ -76,17 +77,17 @@ PUBLISHED = (
         100,
     ),
 )
-SALE = {"episodes": 16, "episode_limit": 5, "hidden_sizes": (16,)}
+SALE = {"population_size": 128, "episodes": 32, "episode_limit": 5, "hidden_sizes": (16,)}
 SALES: dict[str, dict[str, Any]] = {
-    "cem": SALE | {"population_size": 128, "episodes": 32},
-    "evolution_strategies": SALE | {"population_size": 128, "episodes": 32},
+    "cem": SALE,
+    "evolution_strategies": SALE,
 }
 SALE_STEPS, MOST_EXCESS = 4_000_000, 0.03
 MARKET = {
     "evolution_strategies": {"population_size": 64, "episodes": 8, "episode_limit": 252},
     "genetic": {"population_size": 64, "episodes": 8, "episode_limit": 252},
 }
-MARKET_STEPS, TEST_EPISODES = 12_000_000, 256
+MARKET_STEPS, TEST_EPISODES = 5_000_000, 256
 
 
 def main() -> None:
@@ -110,8 +111,8 @@ def main() -> None:
         quartiles = np.quantile(needed, [0.25, 0.5, 0.75])
         print(
             f"| {module.__name__.split('.')[-1]} | {env}, {goal} | {listed(options)} | {published} "
-            f"| {len(reached)} of 10 within {most}; {(needed <= published).sum()} within {published} "
-            f"| median {quartiles[1]:.0f}, quartiles {quartiles[0]:.0f} and {quartiles[2]:.0f} |",
+            f"| {len(reached)} of 10 within {most}, {(needed <= published).sum()} within "
+            f"{published} | median {quartiles[1]:.0f}, quartiles {quartiles[0]:.0f} and {quartiles[2]:.0f} |",
             flush=True,
         )
     print("\n| algorithm | options | mean excess | worst of 10 | seconds |")
