@@ -108,11 +108,11 @@ def main() -> None:
     for module, options, env, goal, published, most in PUBLISHED:
         needed = generations_until(module, options, env, goal, most)
         reached = needed[needed <= most]
-        quartiles = np.quantile(needed, [0.25, 0.5, 0.75])
+        low, middle, high = np.quantile(needed, [0.25, 0.5, 0.75])
         print(
             f"| {module.__name__.split('.')[-1]} | {env}, {goal} | {listed(options)} | {published} "
             f"| {len(reached)} of 10 within {most}, {(needed <= published).sum()} within "
-            f"{published} | median {quartiles[1]:.0f}, quartiles {quartiles[0]:.0f} and {quartiles[2]:.0f} |",
+            f"{published} | median {middle:.1f}, quartiles {low:.1f} and {high:.1f} |",
             flush=True,
         )
     print("\n| algorithm | options | mean excess | worst of 10 | seconds |")
