@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock
 
-.PHONY: train test lint format bench bench-learning bench-off-policy docs clean lock
+.PHONY: train test lint format bench bench-learning bench-evolution bench-off-policy docs clean lock
 
 train: $(VENV)/.ready
 	$(BIN)/tradax train
@@ -29,6 +29,9 @@ bench-learning: $(VENV)/.ready-test
 
 bench-off-policy: $(VENV)/.ready-test
 	$(BIN)/python -m benchmarks off_policy off_policy_speed
+
+bench-evolution: $(VENV)/.ready-test
+	$(BIN)/python -m benchmarks evolution_speed
 
 docs: $(VENV)/.ready-test
 	$(INSTALL) --editable '.[docs]'
