@@ -324,7 +324,7 @@ OPTIONS = {
 }
 
 
-@pytest.mark.parametrize(("name", "options"), zip(ALL, OPTIONS, strict=True))
+@pytest.mark.parametrize(("name", "options"), list(zip(ALL, OPTIONS, strict=True)))
 def test_every_option_trains_and_its_policy_is_the_network_that_was_trained(
     name, options, tmp_path
 ):
@@ -424,7 +424,9 @@ MARKETS = {
 }
 
 
-@pytest.mark.parametrize(("market", "name"), zip(MARKETS, (None, "sac", None, None), strict=True))
+@pytest.mark.parametrize(
+    ("market", "name"), list(zip(MARKETS, (None, "sac", None, None), strict=True))
+)
 def test_every_market_trains(name, market):
     env, params = MARKETS[market]()
     source = jax_source(env, params, num_envs=2)
