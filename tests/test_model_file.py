@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import tradax
 from tradax.errors import ModelFileError
 from tradax.model_file import load_policy, read_policy_file, save_policy
 from tradax.networks import RunningMoments, mlp
@@ -23,6 +24,22 @@ def policy(spec, hidden=(8, 6), normalizer=False):
     moments = RunningMoments.create((spec.account,)).update(jnp.ones((3, spec.account)))
     network = ActorCritic(actor, actor, log_std)
     return network.policy(spec, moments if normalizer else None)
+
+
+@pytest.mark.parametrize("original", [policy(CONTINUOUS), policy(DISCRETE, (8,), True)])
+def test_parameters_as_one_vector_and_back(original):
+    flat = tradax.flatten_policy(original)
+    assert flat.shape == (
+        sum(x.size for x in jax.tree.leaves((original.network, original.log_std))),
+    )
+    other = tradax.unflatten_policy(original, np.asarray(flat) * 2.0)
+    np.testing.assert_array_equal(tradax.flatten_policy(other), 2.0 * flat)
+    obs = jax.random.normal(jax.random.key(1), (5, original.spec.size))
+    same = tradax.unflatten_policy(other, flat)
+    np.testing.assert_array_equal(same.act(obs), original.act(obs))
+    assert (same.normalizer is None) == (original.normalizer is None)
+    with pytest.raises(ValueError, match=r"have shape \(3,\); this policy takes"):
+        tradax.unflatten_policy(original, flat[:3])
 
 
 @pytest.mark.parametrize(
