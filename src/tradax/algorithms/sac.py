@@ -78,14 +78,14 @@ class SAC(OffPolicy):
         actor = self.new_actor(actor_key)
         critic = self.new_critic(critic_key, self.config.critics)
         log_temperature = jnp.log(jnp.asarray(self.config.temperature, jnp.float32))
-        adam = self.optimiser(0.0, jnp.int32(0))
+        adam: Any = self.optimiser(0.0, jnp.int32(0))
         return Networks(
             actor,
             critic,
             critic,
             log_temperature,
-            adam.init(actor),  # type: ignore[arg-type]
-            adam.init(critic),  # type: ignore[arg-type]
+            adam.init(actor),
+            adam.init(critic),
             adam.init(log_temperature),
         )
 

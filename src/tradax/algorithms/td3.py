@@ -64,7 +64,7 @@ class TD3(OffPolicy):
         actor_key, critic_key = jax.random.split(key)
         actor = self.new_actor(actor_key)
         critic = self.new_critic(critic_key, self.config.critics)
-        adam = self.optimiser(0.0, jnp.int32(0))
+        adam: Any = self.optimiser(0.0, jnp.int32(0))
         return Networks(actor, critic, actor, critic, adam.init(actor), adam.init(critic))  # type: ignore[arg-type]
 
     def improve(self, networks: Networks, batches: Batch, steps: jax.Array, noise: jax.Array):
