@@ -367,7 +367,7 @@ def _not_finite(update, sums: Sums, policy: Policy) -> TrainingError:
         "by a factor of 3), or an environment that returns rewards or observations that are huge "
         "or not finite"
     )
-    error.policy = policy  # type: ignore[attr-defined]
+    error.policy = policy
     return error
 
 

@@ -43,8 +43,8 @@ class DDPG(OffPolicy):
     def networks(self, key: jax.Array) -> Networks:
         actor_key, critic_key = jax.random.split(key)
         actor, critic = self.new_actor(actor_key), self.new_critic(critic_key, 1)
-        adam = self.optimiser(0.0, jnp.int32(0))
-        return Networks(actor, critic, actor, critic, adam.init(actor), adam.init(critic))  # type: ignore[arg-type]
+        adam: Any = self.optimiser(0.0, jnp.int32(0))
+        return Networks(actor, critic, actor, critic, adam.init(actor), adam.init(critic))
 
     def improve(self, networks: Networks, batches: Batch, steps: jax.Array, noise: jax.Array):
         def one(carry, batch):

@@ -65,7 +65,7 @@ class TD3(OffPolicy):
         actor = self.new_actor(actor_key)
         critic = self.new_critic(critic_key, self.config.critics)
         adam: Any = self.optimiser(0.0, jnp.int32(0))
-        return Networks(actor, critic, actor, critic, adam.init(actor), adam.init(critic))  # type: ignore[arg-type]
+        return Networks(actor, critic, actor, critic, adam.init(actor), adam.init(critic))
 
     def improve(self, networks: Networks, batches: Batch, steps: jax.Array, noise: jax.Array):
         """Groups of `policy_delay` steps of the critics and one of the policy.
