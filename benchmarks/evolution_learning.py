@@ -134,8 +134,10 @@ def main() -> None:
     print("|---|---|---|---|---|")
     env, params = market()
     for name, options in MARKET.items():
-        before = returns_of(trained(name, env, params, 1, options), env, params)
-        after = returns_of(trained(name, env, params, MARKET_STEPS, options), env, params)
+        before = evaluated(trained(name, env, params, 1, options), env, params, TEST_EPISODES)
+        after = evaluated(
+            trained(name, env, params, MARKET_STEPS, options), env, params, TEST_EPISODES
+        )
         print(
             f"| {name} | {listed(options)} | {before.mean():.3f} ({before.min():.3f} to "
             f"{before.max():.3f}) | {after.mean():.3f} ({after.min():.3f} to {after.max():.3f}) | "
@@ -178,20 +180,6 @@ def market():
     pipeline = Pipeline.fit(bars, features.Config())
     (prices,) = pipeline.transform(bars)
     return trading.make(trading.Config(), prices, pipeline.splits.train)
-
-
-def returns_of(policies, env, params) -> np.ndarray:
-    """Mean log return of a training year, each seed's greedy policy."""
-    test = jax_source(env, params, num_envs=TEST_EPISODES)
-
-    @eqx.filter_jit
-    def run(policies):
-        def one(policy):
-            return test.episodes(policy.actor(sample=False), jax.random.key(7), 252)[0].mean()
-
-        return jax.vmap(one)(policies)
-
-    return np.asarray(run(policies), float)
 
 
 if __name__ == "__main__":

@@ -90,9 +90,9 @@ def trained(name: str, env, params, steps: int, options: dict):
     return train_seeds(module, config, env, params, seeds=SEEDS, steps=steps).policy
 
 
-def evaluated(policies, env: str) -> np.ndarray:
+def evaluated(policies, env, params=None, episodes: int = EPISODES) -> np.ndarray:
     """Mean return of each seed's greedy policy."""
-    test = jax_source(env, num_envs=EPISODES)
+    test = jax_source(env, params, num_envs=episodes)
 
     @eqx.filter_jit
     def run(policies):
