@@ -39,6 +39,7 @@ ALGORITHMS = {
         "initial_scale": 0.3,
         "mutation_scale": 0.1,
     },
+    "evosax": {"strategy": "CMA_ES", "hidden_sizes": ()},
 }
 # Algorithm, options, environment, goal, generations of the published run, and the most here.
 CLIMB = {
