@@ -174,6 +174,21 @@ def linear_anneal(
     return start * (1.0 - progress * (1.0 - final_fraction))
 
 
+@jax.custom_batching.custom_vmap
+def in_step(x: jax.Array) -> jax.Array:
+    """`x`, which is the same for all members that train side by side.
+
+    They take equally many steps. Said to `vmap`, a branch stays a branch and a slice a slice, where
+    both would become selections over everything.
+    """
+    return x
+
+
+@in_step.def_vmap
+def _in_step_of_members(size, batched, x):
+    return (x[0] if batched[0] else x), False
+
+
 def all_finite(tree: Any) -> jax.Array:
     """Whether every floating-point number in the tree is finite."""
     floats = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating)]

@@ -3,12 +3,13 @@
 Actions are in units of half the width of their bounds here, so that -1 and 1 are the bounds.
 """
 
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from tradax.algorithms._q_networks import Net
 from tradax.distributions import TanhGaussian
 from tradax.networks import MLP, RunningMoments
 from tradax.protocols import Actor
@@ -83,3 +84,25 @@ class Explorer(Actor):
         uniform = jax.scipy.special.erf(normal / jnp.sqrt(2.0))  # 2 Phi(normal) - 1
         action = jnp.where(self.random, uniform, action)
         return from_unit(self.spec.action, action), memory, ()
+
+
+class Perturbation(NamedTuple):
+    """Noise of the policy's weights (Plappert et al. 2018)."""
+
+    direction: Net
+    """Standard normal, as the policy."""
+    scale: jax.Array
+
+
+def normal_like(tree: Any, key: jax.Array) -> Any:
+    """Standard normal numbers in the shapes of a tree."""
+    leaves, structure = jax.tree.flatten(tree)
+    keys = jax.random.split(key, len(leaves))
+    drawn = [jax.random.normal(k, x.shape) for k, x in zip(keys, leaves, strict=True)]
+    return jax.tree.unflatten(structure, drawn)
+
+
+def perturbed(network: Net, noise: Perturbation) -> Net:
+    """The policy with noise on its weights."""
+    layers = jax.tree.map(lambda x, d: x + noise.scale * d, network.layers, noise.direction.layers)
+    return eqx.tree_at(lambda n: n.layers, network, layers)

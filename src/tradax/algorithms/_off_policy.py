@@ -17,12 +17,18 @@ import jax.numpy as jnp
 import optax
 
 from tradax import discovery, replay
-from tradax.algorithms._exploration import Explorer, to_unit
+from tradax.algorithms._exploration import (
+    Explorer,
+    Perturbation,
+    normal_like,
+    perturbed,
+    to_unit,
+)
 from tradax.algorithms._q_networks import Net, net, stacked
 from tradax.config import config, setting
 from tradax.errors import ConfigError
 from tradax.networks import RunningMoments
-from tradax.optimise import descend, linear_anneal
+from tradax.optimise import descend, in_step, linear_anneal
 from tradax.policies import NetworkPolicy
 from tradax.protocols import Algorithm, Experience, Metrics
 from tradax.replay import Ring
@@ -136,14 +142,6 @@ class Moments(NamedTuple):
     """Running discounted return [num_envs], of which `returns` keeps the variance."""
 
 
-class Perturbation(NamedTuple):
-    """Noise of the policy's weights (Plappert et al. 2018)."""
-
-    direction: Net
-    """Standard normal, as the policy."""
-    scale: jax.Array
-
-
 class Learner(NamedTuple):
     """Everything that is learned, and what is remembered."""
 
@@ -204,7 +202,7 @@ class OffPolicy(Algorithm):
         perturbation = None
         if c.noise == "parameter":
             scale = jnp.asarray(c.noise_scale, jnp.float32)
-            perturbation = Perturbation(_normal_like(networks.actor, noise_key), scale)
+            perturbation = Perturbation(normal_like(networks.actor, noise_key), scale)
         ring = Ring.create(spec, c.slots, c.num_envs)
         return Learner(networks, jnp.int32(0), jnp.int32(0), moments, perturbation, ring)
 
@@ -219,7 +217,7 @@ class OffPolicy(Algorithm):
         c = self.config
         network = learner.networks.actor
         if learner.perturbation is not None:
-            network = _perturbed(network, learner.perturbation)
+            network = perturbed(network, learner.perturbation)
         return Explorer(
             network=network.deployed(self.spec),
             normalizer=learner.moments.observations,
@@ -418,31 +416,16 @@ class OffPolicy(Algorithm):
         obs = batches.obs[-1]
         size = self.spec.action.size  # means come first
         plain, moved = (
-            jnp.tanh(network(obs)[..., :size]) for network in (actor, _perturbed(actor, noise))
+            jnp.tanh(network(obs)[..., :size]) for network in (actor, perturbed(actor, noise))
         )
         distance = jnp.sqrt(jnp.mean((moved - plain) ** 2))
         factor = jnp.where(distance < self.config.noise_scale, 1.01, 1.0 / 1.01)
         over = jnp.any(done)
         direction = jax.tree.map(
-            lambda new, old: jnp.where(over, new, old), _normal_like(actor, key), noise.direction
+            lambda new, old: jnp.where(over, new, old), normal_like(actor, key), noise.direction
         )
         noise = Perturbation(direction, jnp.where(over, noise.scale * factor, noise.scale))
         return learner._replace(perturbation=noise), {"noise_scale": distance}
-
-
-@jax.custom_batching.custom_vmap
-def in_step(x: jax.Array) -> jax.Array:
-    """`x`, which is the same for all members that train side by side.
-
-    They take equally many steps. Said to `vmap`, a branch stays a branch and a slice a slice, where
-    both would become selections over everything.
-    """
-    return x
-
-
-@in_step.def_vmap
-def _in_step_of_members(size, batched, x):
-    return (x[0] if batched[0] else x), False
 
 
 def check_actions(spec: Spec, name: str) -> None:
@@ -457,15 +440,3 @@ def check_actions(spec: Spec, name: str) -> None:
             f"{name} needs continuous actions, and this environment has {spec.action.n} discrete "
             f"ones; take one of {', '.join(fitting)}"
         )
-
-
-def _normal_like(tree: Any, key: jax.Array) -> Any:
-    leaves, structure = jax.tree.flatten(tree)
-    keys = jax.random.split(key, len(leaves))
-    drawn = [jax.random.normal(k, x.shape) for k, x in zip(keys, leaves, strict=True)]
-    return jax.tree.unflatten(structure, drawn)
-
-
-def _perturbed(network: Net, noise: Perturbation) -> Net:
-    layers = jax.tree.map(lambda x, d: x + noise.scale * d, network.layers, noise.direction.layers)
-    return eqx.tree_at(lambda n: n.layers, network, layers)
