@@ -13,9 +13,8 @@ from evosax.algorithms import Open_ES
 from tradax import training
 from tradax.algorithms import cem, evolution_strategies, genetic, hill_climbing, simulated_annealing
 from tradax.algorithms._evolution import Generation
-from tradax.draws import near_normals, uniforms
+from tradax.draws import near_normals, random_integer, uniforms
 from tradax.envs import trading
-from tradax.envs._market import random_integer
 from tradax.envs.probes import Delayed, Target
 from tradax.errors import ConfigError, ModelFileError
 from tradax.model_file import load_policy, save_policy

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from tradax.draws import another_key, random_integer
 from tradax.envs import trading
-from tradax.envs._market import another_key, random_integer
 
 KEYS = {
     "split": lambda n: jax.random.split(jax.random.key(0), n),

@@ -1,4 +1,4 @@
-"""Many random numbers from one key: a hash of key and position (Salmon et al. 2011).
+"""Cheap random numbers: hashes of a key, or of a key and a position (Salmon et al. 2011).
 
 Searches draw every parameter of every individual anew in each generation. Threefry, JAX's
 generator, would take longer for it than the individuals' episodes; two rounds of integer mixing
@@ -11,8 +11,7 @@ import jax.numpy as jnp
 
 def random_words(key: jax.Array, size: int) -> jax.Array:
     """Uniform uint32 [size]. Use a key once: `normals` and `uniforms` are made of these."""
-    typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    first, second = (jax.random.key_data(key) if typed else key)[:2]
+    first, second = _words(key)
     # Each round is a bijection of words, so that no position of one key repeats another's.
     return _mixed(_mixed(jax.lax.iota(jnp.uint32, size) ^ first) + second)
 
@@ -52,6 +51,36 @@ def normal_quantile(probability: jax.Array) -> jax.Array:
     return jnp.float32(2.0**0.5) * jax.lax.erf_inv(
         jnp.clip(2.0 * probability - 1.0, -inside, inside)
     )
+
+
+def another_key(key: jax.Array) -> jax.Array:
+    """A key of its own for the reset that may follow a step.
+
+    A threefry split costs more than a step of a market; this is a few integer operations that XLA
+    fuses with it.
+    """
+    words = _words(key)
+    mixed = jnp.stack([_mixed(words[0] ^ _mixed(words[1])), _mixed(words[0] + words[1])])
+    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        return jnp.resize(mixed, key.shape)
+    data = jnp.resize(mixed, jax.random.key_data(key).shape)
+    return jax.random.wrap_key_data(data, impl=jax.random.key_impl(key))
+
+
+def random_integer(key: jax.Array, n: jax.Array, stream: int = 0) -> jax.Array:
+    """A number in 0..n-1, int32; other streams of one key are independent of it.
+
+    Its bias is n / 2^32. For starts of episodes, which are drawn at every step.
+    """
+    words = _words(key) ^ _mixed(jnp.uint32(0x9E3779B9 + stream))
+    drawn = _mixed(words[1] ^ _mixed(words[0] + jnp.uint32(0x85EBCA6B)))
+    return (drawn % jnp.asarray(n).astype(jnp.uint32)).astype(jnp.int32)
+
+
+def _words(key: jax.Array) -> jax.Array:
+    """The first two 32-bit words of a key."""
+    typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    return (jax.random.key_data(key) if typed else key)[:2]
 
 
 def _mixed(x: jax.Array) -> jax.Array:

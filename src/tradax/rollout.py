@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 from gymnax.environments.environment import Environment
 
-from tradax.envs._market import MarketEnvironment, another_key
+from tradax.draws import another_key
+from tradax.envs._market import MarketEnvironment
 from tradax.errors import TradaxError
 from tradax.protocols import Actor, Experience, Finished, Source
 from tradax.spaces import Factored, Observation, Spec, action_spec

@@ -1,6 +1,6 @@
 """Deep deterministic policy gradient (Lillicrap et al. 2016), algorithm 1."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from tradax.algorithms import _off_policy
 from tradax.algorithms._off_policy import Batch, OffPolicy, check_actions
 from tradax.algorithms._q_networks import Net
+from tradax.algorithms.td3 import Networks
 from tradax.config import config
 from tradax.spaces import Spec
 
@@ -18,17 +19,6 @@ CONTINUOUS_ACTIONS_ONLY = True
 @config
 class Config(_off_policy.Config):
     """DDPG: a deterministic policy and one action value."""
-
-
-class Networks(NamedTuple):
-    """What is learned."""
-
-    actor: Net
-    critic: Net
-    target_actor: Net
-    target_critic: Net
-    actor_opt: Any
-    critic_opt: Any
 
 
 class DDPG(OffPolicy):

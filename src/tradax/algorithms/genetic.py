@@ -13,8 +13,7 @@ import jax.numpy as jnp
 from tradax.algorithms import _evolution
 from tradax.algorithms._evolution import Evolution, Generation, Learner, elite_count, start_of
 from tradax.config import config, setting
-from tradax.draws import near_normals, random_words, uniforms
-from tradax.envs._market import random_integer
+from tradax.draws import near_normals, random_integer, random_words, uniforms
 from tradax.spaces import Spec
 
 

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from gymnax.environments import spaces
 from gymnax.environments.environment import Environment
 
+from tradax.draws import another_key
+
 
 class MarketEnvironment(Environment):
     """A gymnax environment whose observation is a row of a table and a small account.
@@ -90,40 +92,3 @@ class MarketEnvironment(Environment):
 
     def __hash__(self):
         return hash((type(self), tuple(sorted(vars(self).items()))))
-
-
-def another_key(key: jax.Array) -> jax.Array:
-    """A key of its own for the reset that may follow a step.
-
-    A threefry split costs more than a step of a market; this is a few integer operations that XLA
-    fuses with it.
-    """
-    words = _words(key)
-    mixed = jnp.stack([_mixed(words[0] ^ _mixed(words[1])), _mixed(words[0] + words[1])])
-    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-        return jnp.resize(mixed, key.shape)
-    data = jnp.resize(mixed, jax.random.key_data(key).shape)
-    return jax.random.wrap_key_data(data, impl=jax.random.key_impl(key))
-
-
-def random_integer(key: jax.Array, n: jax.Array, stream: int = 0) -> jax.Array:
-    """A number in 0..n-1, int32; other streams of one key are independent of it.
-
-    Its bias is n / 2^32. For starts of episodes, which are drawn at every step.
-    """
-    words = _words(key) ^ _mixed(jnp.uint32(0x9E3779B9 + stream))
-    drawn = _mixed(words[1] ^ _mixed(words[0] + jnp.uint32(0x85EBCA6B)))
-    return (drawn % jnp.asarray(n).astype(jnp.uint32)).astype(jnp.int32)
-
-
-def _words(key: jax.Array) -> jax.Array:
-    """The first two 32-bit words of a key."""
-    typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    return (jax.random.key_data(key) if typed else key)[:2]
-
-
-def _mixed(x: jax.Array) -> jax.Array:
-    """A bijection of 32-bit words in which every bit depends on all (MurmurHash3's last step)."""
-    x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
-    x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
-    return x ^ (x >> 16)

@@ -9,7 +9,7 @@ from flax import struct
 
 from tradax.data.pipeline import Market
 from tradax.data.splits import Span
-from tradax.envs._market import random_integer
+from tradax.draws import random_integer
 from tradax.errors import DataError
 
 

@@ -48,7 +48,8 @@ from tradax.almgren_chriss import AlmgrenChriss
 from tradax.config import config, setting
 from tradax.data.pipeline import Market
 from tradax.data.splits import Span
-from tradax.envs._market import MarketEnvironment, random_integer
+from tradax.draws import random_integer
+from tradax.envs._market import MarketEnvironment
 from tradax.envs._windows import Windows, windows
 from tradax.errors import ConfigError, DataError
 

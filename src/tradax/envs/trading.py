@@ -35,8 +35,9 @@ from gymnax.environments import spaces
 from tradax.config import config, setting
 from tradax.data.pipeline import Market, Pipeline
 from tradax.data.splits import Span
+from tradax.draws import random_integer
 from tradax.envs import _baselines
-from tradax.envs._market import MarketEnvironment, random_integer
+from tradax.envs._market import MarketEnvironment
 from tradax.envs._orders import Holdings, OrderParams, Quote, filled, possible, stopped
 from tradax.envs._rewards import ReturnState, differential_sharpe, moments
 from tradax.envs._span import SpanParams, shared_rows, start_row
