@@ -1,17 +1,14 @@
 """Generations of other genetic algorithms, timed on request; runs in the peers' environment.
 
-    python -m benchmarks._evolution_peers CASE
-
-Prints the steps of a generation, and for every line on its standard input the seconds that one
-took.
+python -m benchmarks._evolution_peers CASE
 """
 
 import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
 from benchmarks._evolution_cases import CASES, HIDDEN, SPREAD
+from benchmarks._peers import serve
 
 
 def simple_ga(case: str) -> tuple[int, Callable[[], None]]:
@@ -118,13 +115,7 @@ def torch_ga() -> tuple[int, Callable[[], None]]:
 
 
 def main() -> None:
-    steps, run = torch_ga() if sys.argv[1] == "torch" else simple_ga(sys.argv[1])
-    run()  # compiles
-    print(steps, flush=True)
-    for _ in sys.stdin:
-        start = time.perf_counter()
-        run()
-        print(time.perf_counter() - start, flush=True)
+    serve(*(torch_ga() if sys.argv[1] == "torch" else simple_ga(sys.argv[1])))
 
 
 if __name__ == "__main__":

@@ -16,11 +16,8 @@ counted; medians over alternating repetitions.
 The others run in an environment of their own, .venv-peers, which the first run makes.
 """
 
-import subprocess
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import equinox as eqx
 import jax
@@ -28,12 +25,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks._evolution_cases import CASES, HIDDEN, SPREAD
+from benchmarks._peers import Peer
 from tradax.algorithms import genetic
 from tradax.rollout import jax_source
 
 REPEATS, SECONDS = 9, 0.5
-ROOT = Path(__file__).parents[1]
-PEERS = ROOT / ".venv-peers"
 ROWS = (
     ("CartPole-v1, nobody falls", "cartpole", "evosax SimpleGA", "cartpole", 1.5),
     ("CartPole-v1, falling", "cartpole_falling", "evosax SimpleGA", "cartpole_falling", None),
@@ -43,7 +39,6 @@ ROWS = (
 
 
 def main() -> None:
-    python = peers_python()
     print(
         "| environment | population x steps | other | tradax | other's | ratio (lowest, highest) | "
         "goal |"
@@ -53,7 +48,7 @@ def main() -> None:
         _, _, population, length = CASES[case]()
         steps, run = ours(case)
         ours_speed, their_speed = [], []
-        with Peer(python, peer) as rival:
+        with Peer("_evolution_peers", peer) as rival:
             for _ in range(REPEATS):
                 ours_speed.append(speed(steps, lambda run=run: seconds(run)))
                 their_speed.append(speed(rival.steps, rival.seconds))
@@ -109,57 +104,6 @@ def speed(steps: int, measure: Callable[[], float]) -> float:
     while total < SECONDS:
         count, total = count + 1, total + measure()
     return count * steps / total
-
-
-class Peer:
-    """Another library's genetic algorithm in a process of its own, which waits between requests."""
-
-    def __init__(self, python: Path, case: str):
-        self.process = subprocess.Popen(
-            [str(python), "-m", "benchmarks._evolution_peers", case],
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self.steps = int(self._line())
-
-    def seconds(self) -> float:
-        assert self.process.stdin is not None
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
-        return float(self._line())
-
-    def _line(self) -> str:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            raise SystemExit("the other library's process ended; its message stands above")
-        return line
-
-    def __enter__(self) -> "Peer":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait()
-
-
-def peers_python() -> Path:
-    """The interpreter of the peers' environment, which is made where it is missing or outdated."""
-    python, wanted = PEERS / "bin" / "python", ROOT / "benchmarks" / "peers.txt"
-    made = PEERS / "peers.txt"
-    if not made.exists() or made.read_text() != wanted.read_text():
-        print("making .venv-peers ...", file=sys.stderr, flush=True)
-        subprocess.run([sys.executable, "-m", "venv", "--clear", str(PEERS)], check=True)
-        install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        lock = ["--constraint", str(ROOT / "requirements.lock")]
-        subprocess.run(
-            [*install, *lock, "--editable", ".", "-r", str(wanted)], cwd=ROOT, check=True
-        )
-        made.write_text(wanted.read_text())
-    return python
 
 
 if __name__ == "__main__":

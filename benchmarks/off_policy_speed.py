@@ -1,4 +1,4 @@
-"""Off-policy steps a second on Pendulum-v1: tradax, Stable-Baselines3 and, if installed, SBX.
+"""Off-policy steps a second on Pendulum-v1: tradax, Stable-Baselines3 and SBX.
 
 One environment, one gradient step a step, batches of 256, equal networks; medians of alternating
 runs, compilation and warm-up not counted. TD3 of tradax takes its two gradient steps after two
@@ -6,14 +6,16 @@ steps. The share is that of the measured peak of a 1024 x 1024 matrix product, c
 of the networks alone.
 """
 
+import contextlib
 import os
 import time
+from collections.abc import Iterable
 
-import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks._peers import Peer
 from tradax import training
 from tradax.algorithms import sac, td3
 from tradax.rollout import jax_source
@@ -61,47 +63,6 @@ def ours(name: str, width: int, steps: int, members: int | None = None) -> float
     return clock.speed * (members or 1)
 
 
-def stable_baselines3(name: str, width: int, steps: int) -> float:
-    """With one thread or all, whichever is faster."""
-    import torch
-    from stable_baselines3 import SAC, TD3
-
-    found = []
-    for threads in {1, os.cpu_count() or 1}:
-        torch.set_num_threads(threads)
-        arch = {"net_arch": [width, width]}
-        found.append(_theirs({"sac": SAC, "td3": TD3}[name], arch, steps, device="cpu"))
-    return max(found)
-
-
-def sbx(name: str, width: int, steps: int) -> float | None:
-    try:
-        from sbx import SAC, TD3  # type: ignore[import-not-found]
-    except ImportError:
-        return None
-    arch = {"net_arch": [width, width]}
-    return _theirs({"sac": SAC, "td3": TD3}[name], arch, steps)
-
-
-def _theirs(algorithm, policy_kwargs, steps: int, **options) -> float:
-    model = algorithm(
-        "MlpPolicy",
-        gymnasium.make("Pendulum-v1"),
-        batch_size=BATCH,
-        learning_starts=100,
-        train_freq=1,
-        gradient_steps=1,
-        buffer_size=200_000,
-        policy_kwargs=policy_kwargs,
-        seed=0,
-        **options,
-    )
-    model.learn(150)
-    began = time.perf_counter()
-    model.learn(steps, reset_num_timesteps=False)
-    return steps / (time.perf_counter() - began)
-
-
 def peak() -> float:
     """Multiplications and additions a second of a matrix product."""
     n = 1024
@@ -124,24 +85,37 @@ def main() -> None:
         f"| ratio | {SEEDS} seeds, in all |"
     )
     print("|---|---|---|---|---|---|---|---|---|")
-    for width, steps, peer_steps in ((64, 6_000, 400), (256, 2_000, 200)):
+    for width, steps, peer_steps in ((64, 6_000, 400), (256, 3_000, 200)):
         for name in PRODUCTS:
-            found = {"ours": [], "sb3": [], "sbx": [], "seeds": []}
-            for _ in range(REPEATS):
-                found["ours"].append(ours(name, width, steps))
-                found["seeds"].append(ours(name, width, 1_200, SEEDS))
-                found["sb3"].append(stable_baselines3(name, width, peer_steps))
-                found["sbx"].append(sbx(name, width, peer_steps) or np.nan)
-            mid = {who: float(np.median(speeds)) for who, speeds in found.items()}
-            share = mid["ours"] * PRODUCTS[name] * 2 * BATCH * width**2 / best
-            there = np.isfinite(mid["sbx"])
-            peer = f"{mid['sbx']:,.0f} | {mid['ours'] / mid['sbx']:.1f}x" if there else "- | -"
+            mid = {who: np.median(found) for who, found in speeds(name, width, steps, peer_steps)}
+            share = mid["one"] * PRODUCTS[name] * 2 * BATCH * width**2 / best
+            sb3 = max(speed for who, speed in mid.items() if who.startswith("sb3"))
             print(
-                f"| {name} | {width}x{width} | {mid['ours']:,.0f} | {share:.0%} | "
-                f"{mid['sb3']:,.0f} | {mid['ours'] / mid['sb3']:.1f}x | {peer} | "
+                f"| {name} | {width}x{width} | {mid['one']:,.0f} | {share:.0%} | {sb3:,.0f} | "
+                f"{mid['one'] / sb3:.1f}x | {mid['sbx']:,.0f} | {mid['one'] / mid['sbx']:.1f}x | "
                 f"{mid['seeds']:,.0f} |",
                 flush=True,
             )
+
+
+def speeds(name: str, width: int, steps: int, peer_steps: int) -> Iterable[tuple[str, list[float]]]:
+    """Steps a second of each, in alternation: Stable-Baselines3 with one thread and with all."""
+    case = (name, str(width), str(peer_steps))
+    found = {}
+    with contextlib.ExitStack() as stack:
+        rivals = {
+            f"sb3 {threads}": stack.enter_context(
+                Peer("_off_policy_peers", "stable_baselines3", *case, str(threads))
+            )
+            for threads in {1, os.cpu_count() or 1}
+        }
+        rivals["sbx"] = stack.enter_context(Peer("_off_policy_peers", "sbx", *case))
+        for _ in range(REPEATS):
+            found.setdefault("one", []).append(ours(name, width, steps))
+            found.setdefault("seeds", []).append(ours(name, width, steps // 4, SEEDS))
+            for who, rival in rivals.items():
+                found.setdefault(who, []).append(rival.steps / rival.seconds())
+    return found.items()
 
 
 if __name__ == "__main__":

@@ -169,6 +169,14 @@ class Algorithm(eqx.Module):
         return False
 
     @property
+    def in_turn(self) -> bool:
+        """Whether members train one after the other rather than abreast, in the same program.
+
+        Faster where one member's update keeps the machine busy, and its caches full.
+        """
+        return False
+
+    @property
     @abc.abstractmethod
     def steps_per_update(self) -> int:
         """Environment steps that one update consumes, over all environments."""

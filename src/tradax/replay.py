@@ -14,6 +14,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from tradax.draws import random_words
 from tradax.errors import ConfigError
 from tradax.optimise import draw_distinct
 from tradax.protocols import Experience
@@ -104,7 +105,7 @@ class Ring(eqx.Module):
         """
         if replacement:
             # The remainder favours none by more than size / 2^32.
-            index = jax.random.bits(key, (count,), jnp.uint32) % self.size.astype(jnp.uint32)
+            index = random_words(key, count) % self.size.astype(jnp.uint32)
             index = index.astype(jnp.int32)
         else:
             index = draw_distinct(key, count, self.size)

@@ -287,6 +287,8 @@ def _run_chunk(given, state: TrainState, sums: Sums, *, axes, mesh):
 
 def _updates(given, state: TrainState, sums: Sums, axes=None):
     algorithm, source, n = given
+    if axes is not None and algorithm.in_turn:
+        return _updates_in_turn(given, state, sums, axes)
 
     def one(algorithm, source, state):
         state, metrics, finished = protocols.step(algorithm, source, state)
@@ -300,6 +302,27 @@ def _updates(given, state: TrainState, sums: Sums, axes=None):
 
     loop = (state, sums, jnp.bool_(True), jnp.int32(0))
     return jax.lax.while_loop(lambda loop: loop[2] & (loop[3] < n), body, loop)
+
+
+def _updates_in_turn(given, state: TrainState, sums: Sums, axes):
+    """One member's updates after another's; of `done` the least."""
+    algorithm, source, n = given
+
+    def member(i, loop):
+        def mine(tree, axis=0):
+            return tree if axis is None else jax.tree.map(lambda x: x[i], tree)
+
+        def put(all_, one):
+            return jax.tree.map(lambda x, new: x.at[i].set(new), all_, one)
+
+        state, sums, finite, done = loop
+        given = (mine(algorithm, axes[0]), mine(source, axes[1]), n)
+        *changed, own_finite, own_done = _updates(given, mine(state), mine(sums))
+        state, sums = put((state, sums), tuple(changed))
+        return state, sums, finite & own_finite, jnp.minimum(done, own_done)
+
+    loop = (state, sums, jnp.bool_(True), jnp.int32(n))
+    return jax.lax.fori_loop(0, state.update.shape[0], member, loop)
 
 
 @eqx.filter_jit

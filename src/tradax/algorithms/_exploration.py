@@ -3,6 +3,7 @@
 Actions are in units of half the width of their bounds here, so that -1 and 1 are the bounds.
 """
 
+import math
 from typing import Any, Literal, NamedTuple
 
 import equinox as eqx
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 
 from tradax.algorithms._q_networks import Net
 from tradax.distributions import TanhGaussian
+from tradax.draws import normals
 from tradax.networks import MLP, RunningMoments
 from tradax.protocols import Actor
 from tradax.spaces import ActionSpec, Observation, Spec
@@ -70,7 +72,8 @@ class Explorer(Actor):
             obs = self.normalizer(obs)
         outputs = self.network(obs)
         # One draw for all: keys and draws of their own each cost a loop of small kernels.
-        normal, noise = jax.random.normal(key, (2, outputs.shape[0], self.spec.action.size))
+        shape = (2, outputs.shape[0], self.spec.action.size)
+        normal, noise = normals(key, math.prod(shape)).reshape(shape)
         if self.log_std_bounds:
             action, _ = squashed_normal(outputs, self.log_std_bounds).transform(normal)
         else:

@@ -9,6 +9,7 @@ and the buffer, in the environment's units outside.
 """
 
 import abc
+import math
 from typing import Any, Literal, NamedTuple
 
 import equinox as eqx
@@ -26,6 +27,7 @@ from tradax.algorithms._exploration import (
 )
 from tradax.algorithms._q_networks import Net, net, stacked
 from tradax.config import config, setting
+from tradax.draws import normals
 from tradax.errors import ConfigError
 from tradax.networks import RunningMoments
 from tradax.optimise import descend, in_step, linear_anneal
@@ -210,6 +212,10 @@ class OffPolicy(Algorithm):
         return replay.memory(self.spec, self.config.slots, self.config.num_envs)
 
     @property
+    def in_turn(self) -> bool:
+        return jax.default_backend() == "cpu"
+
+    @property
     def steps_per_update(self) -> int:
         return self.config.num_envs * self.config.n_steps
 
@@ -249,7 +255,7 @@ class OffPolicy(Algorithm):
 
         def improve(networks):
             shape = (c.gradient_steps, self.draws, c.batch_size, self.spec.action.size)
-            noise = jax.random.normal(step_key, shape)
+            noise = normals(step_key, math.prod(shape)).reshape(shape)
             networks, metrics = self.improve(networks, batches, learner.steps, noise)
             return networks, jax.tree.map(jnp.mean, metrics)
 
