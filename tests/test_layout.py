@@ -45,6 +45,7 @@ ORDER = [
     "recording",
     "log_file",
     "model_file",
+    "onnx_file",
     "algorithms",
     "checkpoint",
     "evaluation.metrics",
@@ -65,6 +66,7 @@ ORDER = [
     "offline",
     "experiment",
     "sb3",
+    "export",
     "cli",
 ]
 

@@ -86,6 +86,15 @@ def outside(layers: Layers, units: Units, kind: Kind = "value") -> Layers:
     ]
 
 
+def inside(layers: Layers, units: Units) -> Layers:
+    """The inverse of `outside`, of parameters."""
+    if units.mean is not None and units.deviation is not None:
+        # Seen from raw observations, ours are scaled by 1 / sigma and moved by -mu / sigma.
+        back = Units(-units.mean / units.deviation, 1.0 / units.deviation, 1.0 / units.output)
+        return outside(layers, back)
+    return outside(layers, Units(output=1.0 / units.output))
+
+
 def of_mlp(network: MLP) -> Layers:
     first = network.first
     assert isinstance(first, FirstLayer)
