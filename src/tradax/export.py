@@ -56,8 +56,8 @@ def export(
         found = sorted(folder.glob("normalizer*.joblib"))
         if not found:
             raise TradaxError(
-                f"{folder}: has no normaliser of features; only a market on given bars has one, and "
-                "only with preprocessing"
+                f"{folder}: has no normaliser of features; only a market on given bars has one, "
+                "and only with preprocessing"
             )
         return _copied(found, out)
     request, task = reopen(folder)

@@ -77,7 +77,7 @@ def read(archive: zipfile.ZipFile, source: str) -> dict[str, Any]:
         rest.pop(key, None)
     return {
         "algorithm": name,
-        "spec": _spaces.spec_of(*spaces.values(), source),
+        "spec": _spaces.spec_of(spaces["observation_space"], spaces["action_space"], source),
         "hidden_sizes": _hidden_sizes(policy, name, source),
         "activation": _activation(plain.get("activation_fn"), default, source),
         "critics": critics,
