@@ -26,6 +26,7 @@ ORDER = [
     "data.bars",
     "data.features",
     "data.normalize",
+    "data.scaling",
     "data.splits",
     "data.pipeline",
     "data.synthetic",
