@@ -26,6 +26,7 @@ ORDER = [
     "data.bars",
     "data.features",
     "data.normalize",
+    "data.scaling",
     "data.splits",
     "data.pipeline",
     "data.synthetic",
@@ -45,6 +46,7 @@ ORDER = [
     "recording",
     "log_file",
     "model_file",
+    "onnx_file",
     "algorithms",
     "checkpoint",
     "evaluation.metrics",
@@ -65,6 +67,7 @@ ORDER = [
     "offline",
     "experiment",
     "sb3",
+    "export",
     "cli",
 ]
 

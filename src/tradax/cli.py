@@ -115,6 +115,23 @@ class CollectOptions:
 
 
 @dataclasses.dataclass(kw_only=True)
+class ExportOptions:
+    """Write what a run has learned for another program."""
+
+    run: tyro.conf.Positional[str]
+    """A run directory that `tradax train` wrote."""
+    format: Literal["sb3", "onnx", "joblib"]
+    """A model that Stable-Baselines3 loads and trains further, the policy as an ONNX graph, or the
+    normaliser of features for scikit-learn."""
+    out: str | None = None
+    """The file; inside the run directory by default."""
+    policy: Literal["best", "last"] = "best"
+    """The policy that was best on validation, or the last."""
+    debug: bool = False
+    """Show tracebacks."""
+
+
+@dataclasses.dataclass(kw_only=True)
 class CheckOptions:
     """Print every problem of price files."""
 
@@ -131,6 +148,7 @@ _COMMANDS = {
     "evaluate": "test a run's policy again and print the figures",
     "report": "write a run's report.html and summary.json again",
     "collect": "let a run's policy act and write every step, to learn from later",
+    "export": "write a run's policy for Stable-Baselines3, ONNX or scikit-learn",
     "data check": "print every problem of price files",
     "list": "algorithms, markets and sample data",
 }
@@ -182,6 +200,8 @@ def _dispatch(arguments: list[str]) -> int:
             return _report(_parse(RunOptions, "tradax report", arguments[1:]))
         case "collect":
             return _collect(_parse(CollectOptions, "tradax collect", arguments[1:]))
+        case "export":
+            return _export(_parse(ExportOptions, "tradax export", arguments[1:]))
         case "list":
             return _list()
     import difflib
@@ -367,6 +387,14 @@ def _collect(options: CollectOptions) -> int:
         f"{options.file}: {len(log):,} steps in {len(log.ends):,} episodes, {len(ended):,} of them "
         f"finished{mean}"
     )
+    return 0
+
+
+def _export(options: ExportOptions) -> int:
+    from tradax.export import export
+
+    for path in export(options.run, options.format, out=options.out, policy=options.policy):
+        print(path)
     return 0
 
 

@@ -42,6 +42,7 @@ from tradax.preparation import (
     prepare,
     read_request,
     saved_frame,
+    saved_normalizer,
 )
 
 
@@ -77,6 +78,7 @@ def train(
     seed: int = 0,
     settings: dict[str, dict[str, Any]] | None = None,
     preprocessing: bool = True,
+    normalizer: Any = None,
     closes_only: bool = False,
     intersection: bool = False,
     shared_policy: bool = False,
@@ -110,6 +112,9 @@ def train(
         settings: options by section, for instance `{"ppo": {"learning_rate": 3e-4},
             "trading": {"commission_bps": 2}, "features": {"window": 5}}`.
         preprocessing: False gives the agent plain returns and signals, not normalised.
+        normalizer: scikit-learn's QuantileTransformer, StandardScaler or RobustScaler for the
+            features, in place of the quantile normaliser; fitted on the training rows, unless it
+            is fitted already. The run directory keeps its numbers.
         shared_policy: one policy for all symbols.
         train_fraction, validation_fraction: of the rows in time order; the rest is the test.
         offline: a Parquet file that `tradax.collect` wrote: learn from its trajectories only. The
@@ -134,6 +139,7 @@ def train(
         if total_timesteps is not None and total_timesteps > request.total_timesteps:
             request = dataclasses.replace(request, total_timesteps=total_timesteps)
         frame = saved_frame(request, folder)
+        normalizer = saved_normalizer(request, folder)
     else:
         folder = None
         frame = None if data is None or isinstance(data, str | list | tuple | Path) else data
@@ -155,11 +161,16 @@ def train(
             validation_fraction=validation_fraction,
             evaluations=evaluations,
             log_rows=log_rows,
+            normalizer=None if normalizer is None else type(normalizer).__name__,
             offline=None if offline is None else str(offline),
             settings=settings,
         )
     task = prepare(
-        request, env=env if _is_object(env) else None, frame=frame, begun=resume is not None
+        request,
+        env=env if _is_object(env) else None,
+        frame=frame,
+        normalizer=normalizer,
+        begun=resume is not None,
     )
     if request.offline is not None:
         task = from_log(request.offline, request.algorithm, task)

@@ -44,6 +44,22 @@ def save_policy(
     Args:
         metadata: JSON values kept beside the policy, for instance the environment's name.
     """
+    write_atomic(path, archive_of(policy_entries(policy, metadata)))
+
+
+def archive_of(entries: dict[str, bytes]) -> bytes:
+    """A zip of these entries, uncompressed and without dates."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for name, content in entries.items():
+            archive.writestr(zipfile.ZipInfo(name, _EPOCH), content)
+    return buffer.getvalue()
+
+
+def policy_entries(
+    policy: NetworkPolicy, metadata: dict[str, Any] | None = None
+) -> dict[str, bytes]:
+    """The two entries that make a zip a policy file, whatever else it holds."""
     from safetensors.numpy import save
 
     network = policy.network
@@ -70,14 +86,10 @@ def save_policy(
     }
     # safetensors writes the buffer as it lies, so transposed views must be copied first.
     tensors = {name: np.array(leaf, np.float32, order="C") for name, leaf in _named_leaves(policy)}
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        for name, content in (
-            ("policy.json", json.dumps(description, indent=2, sort_keys=True).encode()),
-            ("policy.safetensors", save(tensors)),
-        ):
-            archive.writestr(zipfile.ZipInfo(name, _EPOCH), content)
-    write_atomic(path, buffer.getvalue())
+    return {
+        "policy.json": json.dumps(description, indent=2, sort_keys=True).encode(),
+        "policy.safetensors": save(tensors),
+    }
 
 
 def load_policy(path: Path | str) -> NetworkPolicy:
@@ -91,9 +103,6 @@ def load_policy(path: Path | str) -> NetworkPolicy:
 
 def read_policy_file(path: Path | str) -> PolicyFile:
     """As `load_policy`, with the metadata that was saved."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
     path = Path(path)
     if path.is_dir():
         path = path / "policy.zip"
@@ -101,11 +110,26 @@ def read_policy_file(path: Path | str) -> PolicyFile:
         raise ModelFileError(f"{path}: no such file; give a policy.zip or a run directory")
     try:
         with zipfile.ZipFile(path) as archive:
-            description = json.loads(_entry(archive, "policy.json", 2**20, path))
-            policy = _blank(description, path)
-            leaves = _named_leaves(policy)
-            size = sum(leaf.size * 4 for _, leaf in leaves) + 2**16
-            tensors = load(_entry(archive, "policy.safetensors", size, path))
+            return read_policy_entries(archive, path)
+    except zipfile.BadZipFile as error:
+        raise ModelFileError(f"{path}: not a policy file, or damaged ({error})") from None
+
+
+def read_policy_entries(archive: zipfile.ZipFile, path: Path | str) -> PolicyFile:
+    """What `policy_entries` put into a zip.
+
+    Args:
+        path: what the file is called in errors.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        description = json.loads(_entry(archive, "policy.json", 2**20, path))
+        policy = _blank(description, path)
+        leaves = _named_leaves(policy)
+        size = sum(leaf.size * 4 for _, leaf in leaves) + 2**16
+        tensors = load(_entry(archive, "policy.safetensors", size, path))
     except (zipfile.BadZipFile, SafetensorError, json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ModelFileError(f"{path}: not a policy file, or damaged ({error})") from None
     for name, leaf in leaves:
@@ -118,7 +142,7 @@ def read_policy_file(path: Path | str) -> PolicyFile:
     return PolicyFile(policy, description["metadata"])
 
 
-def _entry(archive: zipfile.ZipFile, name: str, limit: int, path: Path) -> bytes:
+def _entry(archive: zipfile.ZipFile, name: str, limit: int, path: Path | str) -> bytes:
     try:
         info = archive.getinfo(name)
     except KeyError:
@@ -128,7 +152,7 @@ def _entry(archive: zipfile.ZipFile, name: str, limit: int, path: Path) -> bytes
     return archive.read(info)
 
 
-def _blank(description: Any, path: Path) -> NetworkPolicy:
+def _blank(description: Any, path: Path | str) -> NetworkPolicy:
     """A policy of the described structure whose leaves are shapes."""
     try:
         if description["format"] != FORMAT:

@@ -44,6 +44,8 @@ class Request:
     validation_fraction: float = 0.15
     evaluations: int = 20
     log_rows: int = 100
+    normalizer: str | None = None
+    """Class of a scikit-learn normaliser that was given; its numbers are in the run directory."""
     offline: str | None = None
     """Parquet file of trajectories to learn from, instead of the environment."""
     settings: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -74,12 +76,20 @@ class Task(NamedTuple):
     """What is learned from, instead of the environment."""
 
 
-def prepare(request: Request, *, env: Any = None, frame: Any = None, begun: bool = False) -> Task:
+def prepare(
+    request: Request,
+    *,
+    env: Any = None,
+    frame: Any = None,
+    normalizer: Any = None,
+    begun: bool = False,
+) -> Task:
     """Check everything and build what the training loop needs; writes nothing.
 
     Args:
         env: an environment object or (environment, parameters), where `request.env` only names it.
         frame: bars or a data frame, where `request.data` is "frame".
+        normalizer: what `Pipeline.fit` takes, where `request.normalizer` names it.
         begun: the run has begun before, so the policy that it began with is not needed again.
     """
     algorithm_module = discovery.module("algorithms", request.algorithm)
@@ -92,7 +102,7 @@ def prepare(request: Request, *, env: Any = None, frame: Any = None, begun: bool
         return algorithm_module.make(config, source.spec, jnp.float32(1))
 
     if needs_bars(request.env):
-        return _on_bars(request, frame, config.num_envs, algorithm_for)
+        return _on_bars(request, frame, normalizer, config.num_envs, algorithm_for)
     return _without_bars(request, env, config.num_envs, algorithm_for)
 
 
@@ -115,7 +125,7 @@ def _without_bars(
     """A market that simulates its prices, or an environment that is no market."""
     environment, params = env if isinstance(env, tuple) else (env or request.env, None)
     market = request.env in discovery.environments()
-    names = ("data", "symbols", "signals", "closes_only", "intersection")
+    names = ("data", "symbols", "signals", "closes_only", "intersection", "normalizer")
     if given := [name for name in names if getattr(request, name)]:
         raise ConfigError(
             f"{request.env} {'simulates its prices' if market else 'is no market'} and takes no "
@@ -135,7 +145,11 @@ def _without_bars(
 
 
 def _on_bars(
-    request: Request, frame: Any, num_envs: int, algorithm_for: Callable[[Source], Algorithm]
+    request: Request,
+    frame: Any,
+    normalizer: Any,
+    num_envs: int,
+    algorithm_for: Callable[[Source], Algorithm],
 ) -> Task:
     """A market on given bars: features, spans, one environment a symbol or one for all."""
     env_module = discovery.module("envs", request.env)
@@ -160,6 +174,7 @@ def _on_bars(
         request.options_of(features),
         train=request.train_fraction,
         validation=request.validation_fraction,
+        normalizer=normalizer,
     )
     symbols = pipeline.transform(bars)
     markets = (symbols,) if holds_all else tuple((market,) for market in symbols)
@@ -253,7 +268,12 @@ def reopen(folder: Path) -> tuple[Request, Task]:
         ModelFileError: not a run directory.
     """
     request = read_request(folder)
-    task = prepare(request, frame=saved_frame(request, folder), begun=True)
+    task = prepare(
+        request,
+        frame=saved_frame(request, folder),
+        normalizer=saved_normalizer(request, folder),
+        begun=True,
+    )
     return request, task._replace(folders=[folder / path for path in task.folders])
 
 
@@ -271,6 +291,11 @@ def saved_frame(request: Request, folder: Path) -> Bars | None:
     if request.data != "frame":
         return None
     return samples.load([str(folder / "bars.parquet")], closes_only=request.closes_only)
+
+
+def saved_normalizer(request: Request, folder: Path) -> tuple | None:
+    """The normalisers of a run that was given one; None where it fitted its own."""
+    return None if request.normalizer is None else Pipeline.load(folder).normalizers
 
 
 def object_name(env: Any) -> str:

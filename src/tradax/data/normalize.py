@@ -13,7 +13,7 @@ from tradax.files import write_atomic
 
 @dataclass(frozen=True)
 class QuantileNormalizer:
-    """scikit-learn's QuantileTransformer(output_distribution="normal") as plain arrays."""
+    """scikit-learn's QuantileTransformer as plain arrays."""
 
     quantiles: np.ndarray
     """[Q, F] float64"""
@@ -21,6 +21,8 @@ class QuantileNormalizer:
     """[Q] float64, from 0 to 1."""
     names: tuple[str, ...]
     """Of the F features."""
+    distribution: str = "normal"
+    """Of what comes out: normal, or uniform in 0 to 1."""
 
     @classmethod
     def fit(
@@ -51,7 +53,11 @@ class QuantileNormalizer:
 
     @classmethod
     def from_arrays(
-        cls, arrays: dict[str, np.ndarray], names: tuple[str, ...], source: str = "normaliser"
+        cls,
+        arrays: dict[str, np.ndarray],
+        names: tuple[str, ...],
+        source: str = "normaliser",
+        distribution: str = "normal",
     ) -> "QuantileNormalizer":
         """Raises DataError where the arrays are not those of a normaliser of these features."""
         quantiles, references = arrays["quantiles"], arrays["references"]
@@ -68,13 +74,18 @@ class QuantileNormalizer:
                 raise DataError(
                     f"{source}: quantiles are not finite and increasing; the file is damaged"
                 )
-        return cls(quantiles, references, names)
+        if distribution not in ("normal", "uniform"):
+            raise DataError(
+                f"{source}: distribution {distribution!r} is neither normal nor uniform"
+            )
+        return cls(quantiles, references, names, distribution)
 
     def save(self, path: Path | str) -> None:
         """As safetensors, with the names in its metadata."""
         from safetensors.numpy import save
 
         metadata = {"format": "tradax-normalizer", "names": json.dumps(self.names)}
+        metadata["distribution"] = self.distribution
         write_atomic(path, save(self.to_arrays(), metadata))
 
     @classmethod
@@ -89,11 +100,12 @@ class QuantileNormalizer:
                     raise DataError(f"{path}: not a normaliser that tradax wrote")
                 names = tuple(map(str, json.loads(metadata["names"])))
                 arrays = {key: file.get_tensor(key) for key in ("quantiles", "references")}
+                distribution = metadata.get("distribution", "normal")
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             if isinstance(error, DataError):
                 raise
             raise DataError(f"{path}: cannot be read as a normaliser ({error})") from None
-        return cls.from_arrays(arrays, names, str(path))
+        return cls.from_arrays(arrays, names, str(path), distribution)
 
     def write_joblib(self, path: Path | str) -> None:
         """A fitted QuantileTransformer for scikit-learn; we never read it ourselves."""
@@ -109,7 +121,7 @@ class QuantileNormalizer:
         from sklearn.preprocessing import QuantileTransformer
 
         transformer: Any = QuantileTransformer(
-            n_quantiles=len(self.references), output_distribution="normal"
+            n_quantiles=len(self.references), output_distribution=self.distribution
         )
         transformer.quantiles_ = self.quantiles
         transformer.references_ = self.references

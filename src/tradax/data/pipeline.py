@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -11,8 +11,9 @@ from tradax.config import from_dict
 from tradax.data import features
 from tradax.data.bars import Bars
 from tradax.data.normalize import QuantileNormalizer
+from tradax.data.scaling import Normalizer, from_sklearn, load_normalizer
 from tradax.data.splits import Span, Splits, chronological
-from tradax.errors import DataError
+from tradax.errors import ConfigError, DataError
 from tradax.files import write_json
 
 
@@ -45,7 +46,7 @@ class Pipeline:
 
     config: features.Config
     symbols: tuple[str, ...]
-    normalizers: tuple[QuantileNormalizer | None, ...]
+    normalizers: tuple[Normalizer | None, ...]
     """One a symbol; None where features are left as they are."""
     splits: Splits
 
@@ -57,8 +58,13 @@ class Pipeline:
         *,
         train: float = 0.7,
         validation: float = 0.15,
+        normalizer: Any = None,
     ) -> "Pipeline":
         """Split the rows in time and fit one normaliser a symbol on the first part.
+
+        Args:
+            normalizer: a scikit-learn object (`scaling.from_sklearn`) in place of the quantile
+                normaliser; or ready ones, a tuple of one a symbol.
 
         Raises:
             DataError: too few rows.
@@ -71,11 +77,20 @@ class Pipeline:
             len(bars), first, train=train, validation=validation, source=bars.source
         )
         rows = slice(first - config.window + 1, splits.train.last + 1)
-        normalizers = [
-            QuantileNormalizer.fit(f.values[rows], f.names) if config.indicators else None
-            for f in computed
-        ]
-        return cls(config, bars.symbols, tuple(normalizers), splits)
+        if normalizer is not None and not config.indicators:
+            raise ConfigError(
+                "a normalizer was given, and the features are to be left as they are "
+                "(features.indicators is off); leave out one of the two"
+            )
+        if isinstance(normalizer, tuple):
+            normalizers = normalizer
+        elif not config.indicators:
+            normalizers = (None,) * len(computed)
+        elif normalizer is None:
+            normalizers = tuple(QuantileNormalizer.fit(f.values[rows], f.names) for f in computed)
+        else:
+            normalizers = tuple(from_sklearn(normalizer, f.values[rows], f.names) for f in computed)
+        return cls(config, bars.symbols, normalizers, splits)
 
     def transform(self, bars: Bars) -> tuple[Market, ...]:
         """The markets of the same symbols, on these bars or later ones.
@@ -174,8 +189,7 @@ class Pipeline:
         if not config.indicators:
             return pipeline
         normalizers = tuple(
-            QuantileNormalizer.load(folder / f"{pipeline._file_stem(s)}.safetensors")
-            for s in symbols
+            load_normalizer(folder / f"{pipeline._file_stem(s)}.safetensors") for s in symbols
         )
         return cls(config, symbols, normalizers, splits)
 

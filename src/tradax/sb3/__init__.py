@@ -1,0 +1,1 @@
+"""The Stable-Baselines3-compatible face of tradax, and its model files."""
