@@ -27,7 +27,8 @@ class TrainOptions:
     algorithm: str = "ppo"
     """How to learn; see `tradax list`."""
     env: str = "trading"
-    """A market (see `tradax list`) or a gymnax name such as CartPole-v1."""
+    """A market (see `tradax list`), a gymnax name such as CartPole-v1, or Gymnasium's after
+    gymnasium: (gymnasium:CartPole-v1), which is stepped on the host."""
     data: tuple[str, ...] = ()
     """Sample name(s), or CSV or Parquet file(s): one a symbol, or one with a symbol column.
     sp500 by default, for markets that trade given prices."""
@@ -415,7 +416,7 @@ def _list() -> int:
 
     for title, items in (
         ("algorithms (--algorithm)", discovery.algorithms()),
-        ("markets (--env); any gymnax name works too", discovery.environments()),
+        ("markets (--env); any gymnax name and gymnasium:NAME work too", discovery.environments()),
         ("sample data (--data)", SAMPLES),
     ):
         print(title)

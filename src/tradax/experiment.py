@@ -29,6 +29,7 @@ from tradax.hooks import (
     keeps_best,
     read_rows,
 )
+from tradax.host_source import HostSource
 from tradax.model_file import save_policy
 from tradax.offline import from_log, log_facts
 from tradax.policies import NetworkPolicy
@@ -44,6 +45,7 @@ from tradax.preparation import (
     saved_frame,
     saved_normalizer,
 )
+from tradax.sources import from_gymnasium, is_host_env, market_in
 
 
 @dataclass(frozen=True)
@@ -101,8 +103,9 @@ def train(
 
     Args:
         algorithm: a name (`tradax list`), or a `Config` of one.
-        env: "trading" or another market, its `Config`, a gymnax name such as "CartPole-v1", a
-            gymnax environment, or (environment, parameters).
+        env: "trading" or another market, its `Config`, a gymnax name such as "CartPole-v1" or
+            Gymnasium's as "gymnasium:CartPole-v1", an environment of either, (environment,
+            parameters), or what `tradax.envs.from_gymnasium` returns.
         data: sample name(s), CSV or Parquet file(s), or a polars or pandas frame; "sp500" by
             default. Not for environments that simulate their prices, or that are not markets.
         symbols: which of the data's symbols; all by default, each with a policy of its own,
@@ -144,6 +147,11 @@ def train(
         folder = None
         frame = None if data is None or isinstance(data, str | list | tuple | Path) else data
         algorithm, settings = _named("algorithms", algorithm, settings)
+        if (market := market_in(env)) is not None:
+            env = market
+        elif is_host_env(env):
+            env = from_gymnasium(env)
+            settings = _with_its_number(env, algorithm, settings)
         name, settings = _named("envs", env, settings) if not _is_object(env) else (env, settings)
         request = Request(
             algorithm=algorithm,
@@ -192,7 +200,9 @@ def train(
             _fittest(request, task, trained),
         )
     if folder is None:
-        folder = run_directory.create(out, f"{request.env}-{request.algorithm}")
+        folder = run_directory.create(
+            out, f"{run_directory.symbol_folder(request.env)}-{request.algorithm}"
+        )
     task = task._replace(folders=[folder / path for path in task.folders])
     run_directory.write_config(folder, vars(request))
     if frame is not None and resume is None and task.bars is not None:
@@ -342,7 +352,16 @@ def _named(kind: str, given: Any, settings: dict) -> tuple[str, dict]:
 
 def _is_object(env: Any) -> bool:
     """Whether `env` is an environment rather than a name or a Config."""
-    return isinstance(env, tuple) or hasattr(env, "reset_env") or hasattr(env, "step_env")
+    return isinstance(env, tuple) or hasattr(env, "step_env") or is_host_env(env)
+
+
+def _with_its_number(env: HostSource, algorithm: str, settings: dict) -> dict:
+    """The settings, with as many environments as whoever gave them chose."""
+    names = [option.name for option in discovery.options("algorithms", algorithm)]
+    own = settings.get(algorithm, {})
+    if not env.fixed or "num_envs" in own or "num_envs" not in names:
+        return settings
+    return {**settings, algorithm: {**own, "num_envs": env.num_envs}}
 
 
 def _plain_data(data: Any, env: Any) -> str | list[str] | None:

@@ -41,11 +41,13 @@ def held_out_test(
         (policy,) = policies.values()
         source = task.single_sources[0]
         if request.env in discovery.environments():
+            assert isinstance(source, JaxSource)
             return {"strategies": _simulated(request, task, folder, policy, source, write)}
-        score = evaluate(policy, (source.env, source.params), seed=request.seed + 1)
+        score = evaluate(policy, source, seed=request.seed + 1)
         return {"mean_return": score.mean, "std_return": score.std, "episodes": len(score.returns)}
     tested = {}
     for index, (market, source) in enumerate(zip(task.markets, task.single_sources, strict=True)):
+        assert isinstance(source, JaxSource)
         symbol = symbol_of(market)
         policy = policies.get(symbol) or next(iter(policies.values()))
         several = len(task.markets) > 1

@@ -66,7 +66,10 @@ def collect(
                 f"{folder} holds a policy for each of {symbols}; give one policy.zip, and "
                 "(environment, parameters)"
             )
-        assert isinstance(task.source, JaxSource)
+        if not isinstance(task.source, JaxSource):
+            raise ConfigError(
+                f"{name} is stepped on the host, and only environments on the device are recorded"
+            )
         environment, params = task.source.env, task.source.params
     else:
         environment, params = env if isinstance(env, tuple) else (env, None)
@@ -106,9 +109,9 @@ def from_log(path: str, algorithm: str, task: Task) -> Task:
             "a log trains one policy, and these data have several symbols with one each; choose "
             "one of them (--symbols), or one policy for all (--shared-policy)"
         )
-    assert isinstance(task.source, JaxSource)
-    log = read_log(path)
-    source = logged_source(log, like=task.source, num_envs=task.source.num_envs)
+    log, there = read_log(path), task.source
+    like = there if isinstance(there, JaxSource) else None
+    source = logged_source(log, like=like, spec=there.spec, num_envs=there.num_envs)
     return task._replace(source=source, log=log)
 
 

@@ -1,6 +1,6 @@
 """What was asked for, and all that is built from it before training begins."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
@@ -19,10 +19,12 @@ from tradax.data.splits import Span
 from tradax.envs._market import MarketEnvironment
 from tradax.errors import ConfigError, TradaxError
 from tradax.evaluation.backtest import symbol_of
-from tradax.evaluation.scoring import episodes_jit
+from tradax.evaluation.scoring import HOST_ENVS, play
+from tradax.host_source import HostSource
 from tradax.logged import Log
 from tradax.protocols import Algorithm, Policy, Source
 from tradax.rollout import JaxSource, jax_source
+from tradax.sources import GYMNASIUM, source_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,8 +72,8 @@ class Task(NamedTuple):
     """What each environment trades: one symbol, or all in a portfolio."""
     pipeline: Pipeline | None
     bars: Bars | None
-    single_sources: list[JaxSource]
-    """One environment each, for the tests."""
+    single_sources: Sequence[Source]
+    """For the tests: one environment each, or several to play episodes in."""
     log: Log | None = None
     """What is learned from, instead of the environment."""
 
@@ -108,6 +110,8 @@ def prepare(
 
 def _check(request: Request) -> None:
     allowed = {request.algorithm, request.env, "features"}
+    if request.env.startswith(GYMNASIUM):
+        allowed.add("gymnasium")
     for name in request.settings:
         if name not in allowed:
             raise ConfigError(
@@ -123,7 +127,7 @@ def _without_bars(
     request: Request, env: Any, num_envs: int, algorithm_for: Callable[[Source], Algorithm]
 ) -> Task:
     """A market that simulates its prices, or an environment that is no market."""
-    environment, params = env if isinstance(env, tuple) else (env or request.env, None)
+    environment = request.env if env is None else env
     market = request.env in discovery.environments()
     names = ("data", "symbols", "signals", "closes_only", "intersection", "normalizer")
     if given := [name for name in names if getattr(request, name)]:
@@ -133,13 +137,15 @@ def _without_bars(
         )
     if market:
         env_module = discovery.module("envs", request.env)
-        environment, params = env_module.make(request.options_of(env_module))
-    source = jax_source(environment, params, num_envs=num_envs)
-    test = jax_source(environment, params, num_envs=20)
+        environment = env_module.make(request.options_of(env_module))
+    make_kwargs = request.settings.get("gymnasium")
+    source = source_of(environment, num_envs=num_envs, make_kwargs=make_kwargs)
+    # What an environment on the host is evaluated in must not disturb what it is trained in.
+    test = source.fresh(HOST_ENVS) if isinstance(source, HostSource) else source.of(HOST_ENVS)
 
     def mean_return(policy: Policy) -> jax.Array:
         key = jax.random.key(request.seed)
-        return jnp.mean(episodes_jit(test, policy.actor(sample=False), key, 10_000)[0])
+        return jnp.mean(play(test, policy.actor(sample=False), key, 10_000)[0])
 
     return Task(algorithm_for(source), source, mean_return, None, [Path()], (), None, None, [test])
 
@@ -299,7 +305,9 @@ def saved_normalizer(request: Request, folder: Path) -> tuple | None:
 
 
 def object_name(env: Any) -> str:
-    """What an environment object, or (environment, parameters), is called."""
+    """What an environment object, (environment, parameters) or source is called."""
+    if isinstance(env, HostSource):
+        return env.name
     environment = env[0] if isinstance(env, tuple) else env
     name = str(getattr(environment, "name", type(environment).__name__))
     if isinstance(environment, MarketEnvironment):

@@ -109,6 +109,11 @@ class Source(eqx.Module):
         """Whether `collect` may be traced together with `learn`."""
         return True
 
+    @property
+    def outline(self) -> "Source":
+        """A source of the same shapes that may be traced: itself where it is jittable."""
+        return self
+
     @abc.abstractmethod
     def reset(self, key: jax.Array, actor: Actor) -> Any:
         """The carry from which `collect` goes on."""

@@ -3,6 +3,9 @@
 The number of updates in a chunk is traced, so one compilation serves every chunk. Chunks are as
 long as a quarter of a second, so that the host hears signals and moves its progress bar, but
 their length changes no number: what is logged, and when, depends on update counts alone.
+
+Where the source steps its environments on the host, a chunk is a Python loop with a compiled
+`learn` (`host_updates`).
 """
 
 import contextlib
@@ -20,11 +23,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from tradax import parallel, protocols
+from tradax import host_updates, parallel, protocols
 from tradax.config import section
 from tradax.errors import ConfigError, TrainingError
+from tradax.host_updates import Sums as Sums
 from tradax.optimise import all_finite
-from tradax.protocols import Algorithm, Finished, Metrics, Policy, Source, TrainState
+from tradax.protocols import Algorithm, Policy, Source, TrainState
 from tradax.replay import check_memory
 
 _CHUNK_SECONDS = 0.25
@@ -58,18 +62,11 @@ class Progress(NamedTuple):
     """Everything that the loop carries; arrays only, so that it can be saved and resumed."""
 
     state: TrainState
-    sums: "Sums"
+    sums: Sums
     best_policy: Policy
     best_score: jax.Array
     """Validation score of `best_policy`; -inf before the first evaluation."""
     last_score: jax.Array
-
-
-class Sums(NamedTuple):
-    """Metrics added up since the last logged row."""
-
-    metrics: Metrics
-    finished: Finished
 
 
 class Trained(NamedTuple):
@@ -120,6 +117,8 @@ def train(
         TrainingError: a number is not finite. The error names the update and the quantity and
             carries the last good policy as `policy`.
     """
+    if not source.jittable:
+        host_updates.check(members, mesh)
     total_updates = updates_needed(algorithm, total_timesteps)
     algorithm = _with_arrays(algorithm, total_updates, members)
     axes = None if members is None else (0, None if shared_source else 0, 0)
@@ -128,9 +127,15 @@ def train(
             note = check_memory(kept)
             for hook in hooks:
                 hook.on_note(note)
-        progress = start(algorithm, source, key, axes=axes)
+        progress = start(algorithm, source.outline, key, axes=axes)
     else:
         progress = jax.tree.map(jnp.copy, resume)  # chunks overwrite theirs
+    if not source.jittable:
+        state = progress.state
+        if int(state.update):
+            for hook in hooks:
+                hook.on_note(host_updates.RESUMED)
+        progress = progress._replace(state=host_updates.begin(algorithm, source, state))
     if mesh is not None:
         check_mesh(algorithm, mesh, members)
         source = replace(source, axis=parallel.AXIS)
@@ -221,7 +226,7 @@ def blank(
     """Progress of the shapes that these arguments of `train` lead to, for loading a saved one."""
     check_memory(algorithm.memory() * (members or 1))
     algorithm = _with_arrays(algorithm, updates_needed(algorithm, total_timesteps), members)
-    return start(algorithm, source, key, axes=None if members is None else (0, 0, 0))
+    return start(algorithm, source.outline, key, axes=None if members is None else (0, 0, 0))
 
 
 @eqx.filter_jit
@@ -261,6 +266,8 @@ def check_mesh(algorithm: Algorithm, mesh: Mesh, members: int | None) -> None:
 
 def _chunk(algorithm, source, progress: Progress, n: int, axes, mesh: Mesh | None):
     given, state, sums = (algorithm, source, np.int32(n)), progress.state, progress.sums
+    if not source.jittable:
+        return host_updates.run(algorithm, source, n, state, sums)
     if mesh is None:
         return _run_chunk(given, state, sums, axes=axes, mesh=None)
     with parallel.losses():

@@ -256,7 +256,7 @@ class Evolution(Algorithm):
         c, (size, width) = self.config, population.shape
         # The market part of the first layer is multiplied before the episodes.
         width -= self.spec.market * (*c.hidden_sizes, self.spec.action.size)[0]
-        blocks = max(1, round(size * width / _block_parameters()))
+        blocks = max(1, round(size * width / _block_parameters())) if source.jittable else 1
         block = -(-size // blocks)
         inner = source.of(block * c.episodes)
 

@@ -7,8 +7,10 @@ import jax
 import numpy as np
 
 from tradax.errors import TradaxError
-from tradax.protocols import Policy, Source
-from tradax.rollout import jax_source
+from tradax.protocols import Actor, Policy, Source
+from tradax.sources import source_of
+
+HOST_ENVS = 20  # side by side, where they are stepped on the host
 
 
 class Score(NamedTuple):
@@ -34,22 +36,34 @@ def evaluate(
     """Play `episodes` episodes side by side.
 
     Args:
-        env: a gymnax name, (environment, parameters), or an environment object.
+        env: a gymnax name, "gymnasium:ID", (environment, parameters), an environment object, or a
+            source. On the host, 20 environments play one episode after the other.
         max_steps: episodes that have not ended by then are cut off.
 
     Raises:
         TradaxError: the policy was made for other observations or actions.
     """
-    environment, params = env if isinstance(env, tuple) else (env, None)
-    source = jax_source(environment, params, num_envs=episodes)
+    source = source_of(env, num_envs=min(episodes, HOST_ENVS))
+    if source.jittable:
+        source = source.of(episodes)
     if source.spec != policy.spec:
         raise TradaxError(
             f"the policy was made for {policy.spec}, the environment has {source.spec}"
         )
     actor = policy.actor(sample=not deterministic)
-    returns, lengths = episodes_jit(source, actor, jax.random.key(seed), max_steps)
-    returns, lengths = np.asarray(returns), np.asarray(lengths)
+    key = jax.random.key(seed)
+    rounds = -(-episodes // source.num_envs)
+    keys = [key] if rounds == 1 else list(jax.random.split(key, rounds))
+    played = [play(source, actor, key, max_steps) for key in keys]
+    returns, lengths = (np.concatenate(x)[:episodes] for x in zip(*played, strict=True))
     return Score(float(returns.mean()), float(returns.std()), returns, lengths)
+
+
+def play(source: Source, actor: Actor, key: jax.Array, limit: int) -> tuple[jax.Array, jax.Array]:
+    """One episode in every environment, compiled where that is possible; see `Source.episodes`."""
+    if source.jittable:
+        return episodes_jit(source, actor, key, limit)
+    return source.episodes(actor, key, limit)
 
 
 @eqx.filter_jit
