@@ -59,13 +59,13 @@ def run(
         collect_key, learn_key, key = jax.random.split(key, 3)
         carry, experience, finished = algorithm.collect(learner, source, carry, collect_key)
         given = (algorithm, experience, finished, learn_key)
-        learner, sums, all_good = _learn(given, learner, sums)
+        learner, sums, all_good = learn(given, learner, sums)
         finite, done = bool(all_good), done + 1
     return TrainState(learner, carry, key, state.update + done), sums, finite, done
 
 
 @eqx.filter_jit(donate="all-except-first")
-def _learn(given: Any, learner: Any, sums: Sums) -> tuple[Any, Sums, jax.Array]:
+def learn(given: Any, learner: Any, sums: Sums) -> tuple[Any, Sums, jax.Array]:
     """Returns: learner, sums, whether all is finite."""
     algorithm, experience, finished, key = given
     learner, metrics = algorithm.learn(learner, experience, key)

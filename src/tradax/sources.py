@@ -9,6 +9,9 @@ import copy
 from collections.abc import Callable
 from typing import Any, Literal
 
+import jax
+import numpy as np
+
 from tradax.errors import TradaxError
 from tradax.host_envs import GymnasiumEnvs, HostEnvs, StableBaselinesEnvs
 from tradax.host_source import HostSource, host_source
@@ -16,6 +19,9 @@ from tradax.protocols import Source
 from tradax.rollout import jax_source
 
 GYMNASIUM = "gymnasium:"
+
+# Wrappers that pass everything on as it is; a Monitor does unless it writes a file.
+_TRANSPARENT = ("OrderEnforcing", "PassiveEnvChecker", "Monitor", "VecMonitor")
 
 Vectorization = Literal["sync", "async"]
 
@@ -53,9 +59,29 @@ def is_host_env(env: Any) -> bool:
 
 
 def market_in(env: Any) -> tuple[Any, Any] | None:
-    """Environment and parameters of a market that `gymnasium.make` has made."""
-    inner: Any = getattr(env, "unwrapped", None)
-    return (inner.tradax_env, inner.tradax_params) if hasattr(inner, "tradax_env") else None
+    """Environment and parameters of a market that `gymnasium.make` has made, or of several alike.
+
+    None where a wrapper around it may change what it gives: then it has to be stepped as it is.
+    """
+    while type(env).__name__ in _TRANSPARENT and getattr(env, "results_writer", None) is None:
+        env = getattr(env, "venv", None) or env.env
+    if type(env).__name__ == "DummyVecEnv":
+        markets = [market_in(one) for one in env.envs]
+        return (
+            markets[0]
+            if markets and all(map(_alike, markets, markets[:1] * len(markets)))
+            else None
+        )
+    if isinstance(env, type) or not hasattr(type(env), "is_tradax_market"):
+        return None
+    return env.tradax_env, env.tradax_params
+
+
+def _alike(market: tuple[Any, Any] | None, other: tuple[Any, Any] | None) -> bool:
+    if market is None or other is None or market[0] != other[0]:
+        return False
+    ours, theirs = jax.tree.leaves(market[1]), jax.tree.leaves(other[1])
+    return all(x is y or np.array_equal(x, y) for x, y in zip(ours, theirs, strict=True))
 
 
 def from_gymnasium(

@@ -161,7 +161,9 @@ def train(
             n = min(length, milestone - update)
             good = _policy_of(algorithm, progress.state.learner, axes)
             began = time.perf_counter()
-            state, sums, finite, done = _chunk(algorithm, source, progress, n, axes, mesh)
+            state, sums, finite, done = run_updates(
+                algorithm, source, progress.state, progress.sums, n, axes=axes, mesh=mesh
+            )
             finite, done = bool(finite), int(done)  # waits for the device
             seconds = time.perf_counter() - began
             clock.add(seconds, done * steps_per_update)
@@ -264,8 +266,26 @@ def check_mesh(algorithm: Algorithm, mesh: Mesh, members: int | None) -> None:
         )
 
 
-def _chunk(algorithm, source, progress: Progress, n: int, axes, mesh: Mesh | None):
-    given, state, sums = (algorithm, source, np.int32(n)), progress.state, progress.sums
+def run_updates(
+    algorithm: Algorithm,
+    source: Source,
+    state: TrainState,
+    sums: Sums,
+    n: int,
+    *,
+    axes: tuple | None = None,
+    mesh: Mesh | None = None,
+) -> tuple[TrainState, Sums, Any, Any]:
+    """Up to `n` updates; stops after the first that yields a number that is not finite.
+
+    State and sums are overwritten in place.
+
+    Args:
+        axes: of members, where there are several: axes of algorithm, source and state.
+
+    Returns: state, sums, whether all is finite, updates done.
+    """
+    given = (algorithm, source, np.int32(n))
     if not source.jittable:
         return host_updates.run(algorithm, source, n, state, sums)
     if mesh is None:
