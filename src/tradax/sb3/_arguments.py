@@ -302,7 +302,7 @@ def _noise(noise: Any) -> dict[str, Any]:
         )
     if kind == "NormalActionNoise":
         return {"noise": "gaussian", "noise_scale": float(sigma[0])}
-    if noise.initial_noise.any():
+    if noise.initial_noise is not None and np.any(noise.initial_noise):
         raise ConfigError("action_noise must begin at 0; leave out initial_noise")
     # x <- x - theta x dt + sigma sqrt(dt) N(0, 1), by its forgetting and long-run deviation.
     theta = float(noise._theta * noise._dt)
