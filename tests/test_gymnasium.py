@@ -132,9 +132,10 @@ def test_bad_options_are_refused_by_name(name, options, message):
         gymnasium.make(f"tradax/{name}-v0", **options)
 
 
-def test_importing_the_package_of_markets_registers_them():
+@pytest.mark.parametrize("modules", ["gymnasium, tradax", "tradax.envs, gymnasium"])
+def test_importing_tradax_beside_gymnasium_registers_its_markets(modules):
     code = (
-        "import sys, gymnasium, tradax.envs\n"
+        f"import sys, {modules}\n"
         "assert 'jax' not in sys.modules\n"
         "assert 'tradax/Trading-v0' in gymnasium.registry\n"
     )
