@@ -9,6 +9,7 @@ The names here are imported when they are first used, so that `import tradax` co
 """
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -53,3 +54,7 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted([*globals(), *_HOMES])
+
+
+if "gymnasium" in sys.modules:  # its names for our markets; costs 20 ms, and nothing without it
+    importlib.import_module("tradax.envs")

@@ -186,10 +186,10 @@ class _Agent:
 
     def __init__(self, spec: Spec, actor: Actor, key: jax.Array, memory: Any, batch: int):
         leaves, structure = jax.tree.flatten(actor)
-        self._act = _compiled(structure, batch)
+        self._act = _compiled(structure)
         self._leaves, self._key, self.memory = tuple(leaves), key, memory
         self._keys: list[np.ndarray] = []
-        self._done = np.zeros(batch, bool) if jax.tree.leaves(memory) else None
+        self._begun = actor.initial_memory(batch)
         self._discrete = spec.action.discrete
         self._low, self._high = (
             np.asarray(bound, np.float32) for bound in (spec.action.low, spec.action.high)
@@ -200,11 +200,7 @@ class _Agent:
         if not self._keys:
             self._key, ahead = _keys_ahead(self._key)
             self._keys = list(np.asarray(ahead))
-        action, self.memory, extras = self._act(
-            self._leaves, self._keys.pop(), obs, self.memory, self._done
-        )
-        if self._done is not None:
-            self._done = np.zeros_like(self._done)
+        action, self.memory, extras = self._act(self._leaves, self._keys.pop(), obs, self.memory)
         return np.asarray(action), extras
 
     def within_bounds(self, action: np.ndarray) -> np.ndarray:
@@ -214,24 +210,20 @@ class _Agent:
 
     def forget(self, done: np.ndarray) -> None:
         """What the actor remembers of episodes that have ended."""
-        if self._done is not None:
-            self._done = done
+
+        def begun(new, old):
+            return np.where(done.reshape(done.shape + (1,) * (old.ndim - 1)), new, old)
+
+        self.memory = jax.tree.map(begun, self._begun, self.memory)
 
 
 @functools.cache
-def _compiled(structure: Any, batch: int) -> Callable:
+def _compiled(structure: Any) -> Callable:
     """The actor of that structure as a compiled function of its leaves."""
 
     @jax.jit
-    def act(leaves, key, obs, memory, done):
-        actor = jax.tree.unflatten(structure, leaves)
-        if done is not None:
-
-            def begun(new, old):
-                return jnp.where(done.reshape(done.shape + (1,) * (old.ndim - 1)), new, old)
-
-            memory = jax.tree.map(begun, actor.initial_memory(batch), memory)
-        return actor(obs, memory, jax.random.wrap_key_data(key))
+    def act(leaves, key, obs, memory):
+        return jax.tree.unflatten(structure, leaves)(obs, memory, jax.random.wrap_key_data(key))
 
     return act
 

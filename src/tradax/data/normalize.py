@@ -10,6 +10,9 @@ import numpy as np
 from tradax.errors import DataError
 from tradax.files import write_atomic
 
+LIMIT = 5.2
+"""No normalised feature is further from 0."""
+
 
 @dataclass(frozen=True)
 class QuantileNormalizer:

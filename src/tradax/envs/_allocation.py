@@ -72,6 +72,8 @@ class Held(NamedTuple):
 class Allocation(MarketEnvironment):
     """A portfolio of `n_assets` assets and cash; subclasses say how prices move."""
 
+    account_limit = 10.0
+
     def __init__(self, n_assets: int, fill: str, logit_limit: float, long_short: bool, reward: str):
         super().__init__()
         self.n_assets = n_assets

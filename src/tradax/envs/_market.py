@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from gymnax.environments import spaces
 from gymnax.environments.environment import Environment
 
@@ -21,6 +22,9 @@ class MarketEnvironment(Environment):
 
     rows_advance = True
     """Whether no step of an episode goes further than to the next row of the table."""
+
+    account_limit: float = float(np.finfo(np.float32).max)
+    """No number of the account is further from 0."""
 
     @property
     def default_params(self) -> Any:

@@ -172,6 +172,8 @@ class ExecutionState:
 class Execution(MarketEnvironment):
     """See the module's docstring. Fields choose the program; numbers are in `ExecutionParams`."""
 
+    account_limit = 10.0
+
     def __init__(
         self,
         action: str = "pace",

@@ -122,6 +122,8 @@ class TradingState(ReturnState):
 class Trading(MarketEnvironment):
     """See the module's docstring. Fields choose the program; numbers are in `TradingParams`."""
 
+    account_limit = 10.0
+
     def __init__(
         self,
         fill: str = "next_open",
