@@ -46,6 +46,7 @@ ORDER = [
     "recording",
     "log_file",
     "model_file",
+    "onnx_features",
     "onnx_file",
     "algorithms",
     "checkpoint",
