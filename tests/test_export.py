@@ -17,7 +17,7 @@ import tradax
 from tradax import cli, discovery
 from tradax.data.scaling import from_sklearn
 from tradax.errors import ConfigError, TradaxError
-from tradax.export import export, with_policy
+from tradax.exporting import export, with_policy
 from tradax.model_file import load_policy
 from tradax.onnx_features import normalized
 from tradax.onnx_file import Features, Graph, build

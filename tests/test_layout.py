@@ -68,7 +68,7 @@ ORDER = [
     "offline",
     "experiment",
     "sb3",
-    "export",
+    "exporting",
     "cli",
 ]
 

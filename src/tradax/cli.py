@@ -393,7 +393,7 @@ def _collect(options: CollectOptions) -> int:
 
 
 def _export(options: ExportOptions) -> int:
-    from tradax.export import export
+    from tradax.exporting import export
 
     o = options
     files = export(o.run, o.format, out=o.out, policy=o.policy, with_features=o.with_features)
