@@ -53,6 +53,7 @@ ORDER = [
     "recording",
     "log_file",
     "model_file",
+    "onnx_features",
     "onnx_file",
     "algorithms",
     "checkpoint",
@@ -75,7 +76,7 @@ ORDER = [
     "offline",
     "experiment",
     "sb3",
-    "export",
+    "exporting",
     "cli",
 ]
 

@@ -46,6 +46,7 @@ def built(name, env="Pendulum-v1", **options):
     small = {"hidden_sizes": (8, 4), "n_steps": 16, "num_envs": 2}
     if name in _weights.OFF_POLICY:
         small |= {"replay_size": 64, "batch_size": 16, "learning_starts": 8}
+        small |= {"update_to_data": 1 / 16 if name == "td3" else 1 / 32}
         if not options.get("normalize_rewards", True):
             small["reward_scale"] = 1.0
     elif name == "ppo":
@@ -335,7 +336,13 @@ def test_damaged_and_unfitting_files_give_one_clear_error(tmp_path):
         opened.restore(*built("a2c", **PLAIN))
     with pytest.raises(ModelFileError, match="other options"):
         _zip.open_model(io.BytesIO(file)).restore(*built("ppo"))
+    with pytest.raises(ConfigError, match="plain, finite values"):
+        written(algorithm, learner, arguments={"learning_rate": lambda left: left})
     states = _weights.to_state(algorithm, learner)
+    for step in (np.nan, -1.0, 1e30, "3"):
+        states["policy.optimizer"]["state"][0]["step"] = step
+        with pytest.raises(ModelFileError, match="no count of steps"):
+            _weights.from_state(algorithm, learner, states)
     states["policy"]["log_std"] = np.array([np.nan], np.float32)
     with pytest.raises(ModelFileError, match="finite"):
         _weights.from_state(algorithm, learner, states)

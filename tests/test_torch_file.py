@@ -142,6 +142,18 @@ def test_a_file_cannot_stand_for_many_times_its_size():
         _torch_file.read(buffer.getvalue(), "x.pth")
 
 
+def test_hostile_code_is_refused_without_delay():
+    deep = b"\x80\x02" + b"N" + b"\x85" * 30_000
+    rebuild = Global("torch._utils", "_rebuild_tensor_v2")
+    axes = Call(rebuild, (storage(), 0, (2,) * 5000, (0,) * 5000, False, OrderedDict()))
+    for code in (
+        deep + b")R.", deep + b"Q.", b"\x80\x02" + b"(" * 30_000 + b"t" * 30_000 + b")R.",
+        _opcodes.write(axes),
+    ):  # fmt: skip
+        with pytest.raises(ModelFileError):
+            _torch_file.read(with_code(code), "x.pth")
+
+
 def test_damaged_files_give_one_clear_error():
     good = saved({"w": torch.ones(3)})
     for bad in (b"", b"PK", good[: len(good) // 2], pickle.dumps({}), with_code(b"\x80\x02K")):

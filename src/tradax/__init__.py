@@ -18,6 +18,7 @@ _HOMES = {
     "train": "tradax.experiment",
     "Result": "tradax.experiment",
     "collect": "tradax.offline",
+    "export": "tradax.exporting",
     "Log": "tradax.logged",
     "read_log": "tradax.log_file",
     "write_log": "tradax.log_file",
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from tradax.evaluation.scoring import evaluate as evaluate
     from tradax.experiment import Result as Result
     from tradax.experiment import train as train
+    from tradax.exporting import export as export
     from tradax.log_file import read_log as read_log
     from tradax.log_file import write_log as write_log
     from tradax.logged import Log as Log

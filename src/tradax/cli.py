@@ -128,6 +128,8 @@ class ExportOptions:
     """The file; inside the run directory by default."""
     policy: Literal["best", "last"] = "best"
     """The policy that was best on validation, or the last."""
+    with_features: bool = False
+    """An ONNX graph that normalises the features too."""
     debug: bool = False
     """Show tracebacks."""
 
@@ -392,10 +394,11 @@ def _collect(options: CollectOptions) -> int:
 
 
 def _export(options: ExportOptions) -> int:
-    from tradax.export import export
+    from tradax.exporting import export
 
-    for path in export(options.run, options.format, out=options.out, policy=options.policy):
-        print(path)
+    o = options
+    files = export(o.run, o.format, out=o.out, policy=o.policy, with_features=o.with_features)
+    print(*files, sep="\n")
     return 0
 
 

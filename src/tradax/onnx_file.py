@@ -1,16 +1,19 @@
 """Policies as ONNX graphs: observations as the environment gives them -> deterministic actions.
 
-The observation normaliser is inside. Needs the extra `tradax[onnx]`.
+The observation normaliser is inside, and on request the pipeline's normaliser of features too.
+Needs the extra `tradax[onnx]`.
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from tradax.data.scaling import Normalizer
 from tradax.errors import TradaxError
 from tradax.files import write_atomic
 from tradax.networks import FirstLayer
+from tradax.onnx_features import normalized
 from tradax.policies import NetworkPolicy
 
 _OPSET = 20  # the first with GELU
@@ -18,18 +21,29 @@ _IR_VERSION = 9
 _LAYER_NORM_EPSILON = 1e-5  # of `networks.layer_norm`
 
 
-def write_onnx(policy: NetworkPolicy, path: Path | str) -> None:
+class Features(NamedTuple):
+    """How a market's features become the first part of an observation."""
+
+    normalizer: Normalizer | None
+    window: int
+
+
+def write_onnx(policy: NetworkPolicy, path: Path | str, features: Features | None = None) -> None:
     """Write a graph from `observation` float32 [batch, D] to `action`.
 
     Continuous actions are float32 [batch, d], clipped to their bounds; discrete ones int64 [batch].
 
+    Args:
+        features: take `features` float64 [batch, window F], not normalised, newest first, and
+            `account` float32 [batch, K] in place of the observation.
+
     Raises:
         TradaxError: the package onnx is missing, or the file cannot be written.
     """
-    write_atomic(path, build(policy).SerializeToString())
+    write_atomic(path, build(policy, features).SerializeToString())
 
 
-def build(policy: NetworkPolicy) -> Any:
+def build(policy: NetworkPolicy, features: Features | None = None) -> Any:
     """The graph as an `onnx.ModelProto`."""
     try:
         from onnx import TensorProto, checker, helper
@@ -37,21 +51,27 @@ def build(policy: NetworkPolicy) -> Any:
         raise TradaxError(
             "writing ONNX needs the package onnx: pip install 'tradax[onnx]'"
         ) from None
-    graph = Graph()
+    graph, spec = Graph(), policy.spec
+    given = {"observation": (TensorProto.FLOAT, spec.size)}
     x = "observation"
+    if features is not None:
+        given = {
+            "features": (TensorProto.DOUBLE, spec.market),
+            "account": (TensorProto.FLOAT, spec.account),
+        }
+        market = normalized(graph, "features", features.normalizer, features.window)
+        x = graph.add("Concat", market, "account", axis=1)
     if policy.normalizer is not None:
         mean, var = policy.normalizer.mean, policy.normalizer.var
         x = graph.add("Sub", x, np.asarray(mean, np.float32))
         x = graph.add("Div", x, np.sqrt(np.asarray(var, np.float32) + np.float32(1e-8)))
         x = graph.add("Clip", x, np.float32(-10), np.float32(10))
     x = _network(graph, x, policy)
-    discrete, size = policy.spec.action.discrete, policy.spec.action.size
+    discrete, size = spec.action.discrete, spec.action.size
     if discrete:
         graph.add("ArgMax", x, axis=-1, keepdims=0, output="action")
     else:
-        low, high = (
-            np.array(b, np.float32) for b in (policy.spec.action.low, policy.spec.action.high)
-        )
+        low, high = (np.array(b, np.float32) for b in (spec.action.low, spec.action.high))
         if policy.head == "tanh_gaussian":  # means come first
             zero, end, axis = (np.array([i], np.int64) for i in (0, size, 1))
             x = graph.add("Slice", x, zero, end, axis)
@@ -62,12 +82,13 @@ def build(policy: NetworkPolicy) -> Any:
     kind, shape = (
         (TensorProto.INT64, ["batch"]) if discrete else (TensorProto.FLOAT, ["batch", size])
     )
-    observation = helper.make_tensor_value_info(
-        "observation", TensorProto.FLOAT, ["batch", policy.spec.size]
-    )
+    inputs = [
+        helper.make_tensor_value_info(name, kind, ["batch", count])
+        for name, (kind, count) in given.items()
+    ]
     action = helper.make_tensor_value_info("action", kind, shape)
     model = helper.make_model(
-        helper.make_graph(graph.nodes, "policy", [observation], [action], graph.constants),
+        helper.make_graph(graph.nodes, "policy", inputs, [action], graph.constants),
         opset_imports=[helper.make_opsetid("", _OPSET)],
         ir_version=_IR_VERSION,
         producer_name="tradax",

@@ -91,7 +91,7 @@ def read(archive: zipfile.ZipFile, source: str) -> dict[str, Any]:
 
 def _data(archive: zipfile.ZipFile, source: str) -> dict[str, Any]:
     try:
-        data = json.loads(_entry(archive, "data", source))
+        data = json.loads(entry(archive, "data", source))
     except (ValueError, RecursionError) as error:
         if isinstance(error, ModelFileError):
             raise
@@ -106,11 +106,12 @@ def _states(archive: zipfile.ZipFile, source: str) -> dict[str, Any]:
     for name in (*_FILES, *_SAC_FILES):
         file = f"{name}.pth"
         if file in archive.namelist() or name == "policy":
-            states[name] = _torch_file.read(_entry(archive, file, source), f"{source}, {file}")
+            states[name] = _torch_file.read(entry(archive, file, source), f"{source}, {file}")
     return states
 
 
-def _entry(archive: zipfile.ZipFile, name: str, source: str) -> bytes:
+def entry(archive: zipfile.ZipFile, name: str, source: str) -> bytes:
+    """An entry that takes no more memory than the file itself."""
     try:
         info = archive.getinfo(name)
     except KeyError:
@@ -118,7 +119,9 @@ def _entry(archive: zipfile.ZipFile, name: str, source: str) -> bytes:
             f"{source}: has no {name}; it is no model file of Stable-Baselines3"
         ) from None
     if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
-        raise ModelFileError(f"{source}: {name} is compressed, which Stable-Baselines3 never does")
+        raise ModelFileError(
+            f"{source}: {name} is compressed, which neither tradax nor Stable-Baselines3 does"
+        )
     return archive.read(info)
 
 

@@ -64,7 +64,7 @@ def read(
             machine.run(instruction.name, argument)
     except ModelFileError:
         raise
-    except (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError) as error:
+    except _DAMAGE as error:
         raise ModelFileError(f"{source}: damaged ({type(error).__name__}: {error})") from None
     return machine.result
 
@@ -99,6 +99,10 @@ def _encode(value: Any) -> bytes:
     raise TypeError(f"{type(value).__name__} is no plain value")
 
 
+_DAMAGE = (
+    *(ValueError, IndexError, KeyError, TypeError, AttributeError),
+    *(StopIteration, OverflowError, RecursionError, MemoryError),
+)
 _MARK = object()
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _LITERALS = frozenset(
@@ -170,7 +174,7 @@ class _Machine:
 
     def _call(self, function: Any, arguments: Any) -> Any:
         if not isinstance(function, Global) or function not in self.functions:
-            raise ModelFileError(f"{self.source}: calls {function!r}, which is no function")
+            raise ModelFileError(f"{self.source}: calls what is no function")
         if not isinstance(arguments, tuple):
             raise ModelFileError(f"{self.source}: damaged (arguments are no tuple)")
         return self.functions[function](*arguments)
@@ -184,7 +188,8 @@ class _Machine:
         return taken
 
     def _to_mark(self) -> list[Any]:
-        at = max(i for i, item in enumerate(self.stack) if item is _MARK)
+        # From the top, so that many marks do not make reading slow.
+        at = next(i for i in reversed(range(len(self.stack))) if self.stack[i] is _MARK)
         items = self.stack[at + 1 :]
         del self.stack[at:]
         return items

@@ -96,8 +96,15 @@ def read(
             for name in needed:
                 for mean, entry in entries.items():
                     means[mean][name] = _mean(state, number[name], entry, shapes[name], source)
-            return Found(kind, means, int(np.asarray(first["step"]).reshape(())))
+            return Found(kind, means, _steps(first["step"], source))
     return None
+
+
+def _steps(step: Any, source: str) -> int:
+    number = np.asarray(step)
+    if number.size != 1 or number.dtype.kind not in "if" or not 0 <= number < 2**31:
+        raise ModelFileError(f"{source}: the optimiser's step is no count of steps")
+    return int(number.reshape(()))
 
 
 def _mean(state: dict, number: int, entry: str, shape: tuple[int, ...], source: str) -> np.ndarray:

@@ -26,6 +26,7 @@ _STORAGES = {
     Global("torch", "LongStorage"): np.dtype("<i8"),
 }
 _MOST_AXES = 8
+_MOST_CODE = 2**24  # bytes; a network of a thousand layers needs less than a tenth
 
 
 def write(value: Any) -> bytes:
@@ -121,6 +122,8 @@ class _Reader:
             raise ModelFileError(f"{self.source}: {name} is missing") from None
         if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
             raise ModelFileError(f"{self.source}: {name} is compressed, which PyTorch never does")
+        if name == "data.pkl" and info.file_size > _MOST_CODE:
+            raise ModelFileError(f"{self.source}: {name} is larger than {_MOST_CODE} bytes")
         return self.archive.read(info)
 
     def mapping(self, items: Any = ()) -> dict:
@@ -130,7 +133,7 @@ class _Reader:
         """The numbers that ("storage", type, key, device, count) stands for, as one vector."""
         kind, storage_type, key, _, count = identity
         if kind != "storage" or storage_type not in _STORAGES or not str(key).isdecimal():
-            raise ModelFileError(f"{self.source}: {identity!r} is no storage of numbers")
+            raise ModelFileError(f"{self.source}: {key!s:.40} is no storage of numbers")
         dtype = _STORAGES[storage_type]
         if key not in self.storages:
             self.storages[key] = np.frombuffer(self.entry(f"data/{key}"), dtype)
@@ -143,16 +146,18 @@ class _Reader:
         self, storage: Any, offset: int, shape: tuple, strides: tuple, gradient: Any, *_: Any
     ) -> np.ndarray:
         """A copy of a view into a storage."""
+        if len(shape) > _MOST_AXES or len(shape) != len(strides):
+            raise ModelFileError(f"{self.source}: a tensor of {len(shape)} axes is malformed")
         whole = all(
             isinstance(n, int) and not isinstance(n, bool) and 0 <= n < 2**40
             for n in (offset, *shape, *strides)
         )
-        if not (isinstance(storage, np.ndarray) and whole and len(shape) == len(strides)):
+        if not (isinstance(storage, np.ndarray) and whole):
             raise ModelFileError(f"{self.source}: a tensor of shape {shape} is malformed")
         size = int(np.prod(shape, dtype=object)) if shape else 1
         last = offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
         self.bytes_left -= size * storage.itemsize
-        if len(shape) > _MOST_AXES or (size and last >= storage.size) or self.bytes_left < 0:
+        if (size and last >= storage.size) or self.bytes_left < 0:
             raise ModelFileError(
                 f"{self.source}: a tensor of shape {shape} is larger than the numbers behind it"
             )

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tradax.errors import ModelFileError
+from tradax.errors import ConfigError, ModelFileError
 from tradax.files import write_atomic
 from tradax.model_file import archive_of, policy_entries, read_policy_entries
 from tradax.sb3 import _foreign, _opcodes, _spaces, _torch_file, _weights
@@ -103,7 +103,8 @@ def save_model(
         metadata: JSON values kept beside the policy.
 
     Raises:
-        ConfigError: Stable-Baselines3 has no such algorithm or no such options.
+        ConfigError: Stable-Baselines3 has no such algorithm or no such options, or a value is not
+            plain.
     """
     name = _weights.name_of(algorithm)
     states = _weights.to_state(algorithm, learner)
@@ -130,7 +131,13 @@ def save_model(
         **arguments,
         **described,
     }
-    entries = {"data": json.dumps(attributes, indent=4, allow_nan=False).encode()}
+    try:
+        entries = {"data": json.dumps(attributes, indent=4, allow_nan=False).encode()}
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"arguments and data of a model file are plain, finite values ({error}); leave out "
+            "what is not"
+        ) from None
     states = {"pytorch_variables": {}} | states
     entries |= {f"{key}.pth": _torch_file.write(state) for key, state in states.items()}
     entries["_stable_baselines3_version"] = VERSION.encode()
@@ -252,7 +259,7 @@ def _open_ours(archive: zipfile.ZipFile, source: str) -> ModelFile:
             "run it belongs to with `tradax export --format sb3`"
         )
     try:
-        tensors = load(archive.read("learner.safetensors"))
+        tensors = load(_foreign.entry(archive, "learner.safetensors", source))
         network = policy.network
         return ModelFile(
             algorithm=str(about["algorithm"]),

@@ -15,7 +15,7 @@ from tradax.checkpoint import load_checkpoint
 from tradax.errors import ConfigError, TradaxError
 from tradax.model_file import load_policy
 from tradax.offline import from_log
-from tradax.onnx_file import write_onnx
+from tradax.onnx_file import Features, write_onnx
 from tradax.policies import NetworkPolicy
 from tradax.preparation import Request, Task, reopen
 from tradax.rollout import JaxSource
@@ -32,6 +32,7 @@ def export(
     *,
     out: Path | str | None = None,
     policy: Literal["best", "last"] = "best",
+    with_features: bool = False,
 ) -> list[Path]:
     """Write what a run has learned for another program.
 
@@ -43,6 +44,8 @@ def export(
         out: the file; inside the run directory by default. A run of several symbols with a policy
             each writes one file a symbol, in its folder, and takes no `out`.
         policy: the best on validation, or the last.
+        with_features: an ONNX graph from features as they are computed, before the normaliser, and
+            the account.
 
     Returns: the files.
 
@@ -52,6 +55,8 @@ def export(
     folder = Path(run)
     if format not in _ENDINGS:
         raise ConfigError(f"format is {format!r}; it must be one of {', '.join(_ENDINGS)}")
+    if with_features and format != "onnx":
+        raise ConfigError("with_features (--with-features) is for ONNX; leave it out")
     if format == "joblib":
         found = sorted(folder.glob("normalizer*.joblib"))
         if not found:
@@ -65,8 +70,9 @@ def export(
     name = "policy.zip" if policy == "best" else "policy-last.zip"
     policies = [load_policy(place / name) for place in task.folders]
     if format == "onnx":
-        for target, one in zip(targets, policies, strict=True):
-            write_onnx(one, target)
+        features = _features(task, len(policies)) if with_features else [None] * len(policies)
+        for target, one, how in zip(targets, policies, features, strict=True):
+            write_onnx(one, target, how)
         return targets
     metadata = {"algorithm": request.algorithm, "env": request.env}
     learners = _learners(request, task, folder)
@@ -115,6 +121,16 @@ def with_policy(algorithm: Any, learner: Any, policy: NetworkPolicy) -> Any:
         is_leaf=lambda x: x is None,
     )
     return learner._replace(network=network)
+
+
+def _features(task: Task, policies: int) -> list[Features]:
+    pipeline = task.pipeline
+    if pipeline is None or len(pipeline.normalizers) != policies:
+        raise ConfigError(
+            "features are a part of the graph where a policy trades one symbol on given bars; "
+            "leave out with_features (--with-features)"
+        )
+    return [Features(normalizer, pipeline.config.window) for normalizer in pipeline.normalizers]
 
 
 def _copied(found: list[Path], out: Path | str | None) -> list[Path]:
