@@ -62,6 +62,7 @@ ORDER = [
     "run_directory",
     "preparation",
     "held_out",
+    "serving",
     "offline",
     "experiment",
     "sb3",

@@ -67,6 +67,16 @@ def compute(bars: Bars, index: int, config: Config) -> Features:
     return Features(tuple(columns), values, warm_up)
 
 
+def memory(config: Config) -> int:
+    """Bars behind which nothing changes the newest row any more, but for float64's rounding.
+
+    Wilder's averages (RSI, ATR, DX) over n bars forget at a rate of 1 - 1/n a bar, the exponential
+    ones of MACD at 1 - 2/27: 40 n bars leave e^-40 = 4e-18 of what was before.
+    """
+    longest = max(config.momentum_window, 26, config.volatility_window)
+    return 40 * longest + config.window
+
+
 def stack_window(
     values: np.ndarray, names: tuple[str, ...], window: int
 ) -> tuple[np.ndarray, tuple[str, ...]]:
