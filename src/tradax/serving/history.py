@@ -1,6 +1,7 @@
 """Bars as they come: each checked as those of a file are, and put behind the ones before it."""
 
 import contextlib
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tradax.data.bars import Bars
-from tradax.data.series import PRICES, parse_series, short
+from tradax.data.series import PRICES, SYMBOL, parse_series, short
 from tradax.data.table import TIMESTAMP, Problems, Table, plain_name
 from tradax.errors import DataError
 
@@ -40,16 +41,19 @@ def read_bar(bar: Mapping[str, Any], like: Bars) -> Bar:
     import polars as pl
 
     bar = {str(name): value for name, value in bar.items()}
+    named = [name for name in bar if plain_name(name) in SYMBOL]
+    # Taken out here, as grouping rows by symbol takes longer than all the rest.
+    symbol = str(bar.pop(named[0])).strip() if len(named) == 1 else ""
     stamps = [str(value) for name, value in bar.items() if plain_name(name) in TIMESTAMP]
     problems = Problems("bar", limit=_SHOWN)
     try:
         table = Table(pl.DataFrame([_with_datetime(bar)]), lambda row: stamps[0])
         closes_only = not like.has_range
-        found = parse_series(table, problems, "", list(like.signals), closes_only)
+        found = parse_series(table, problems, symbol, list(like.signals), closes_only)
     except (pl.exceptions.PolarsError, TypeError, ValueError, OverflowError) as error:
         raise DataError(f"bar: cannot be read ({str(error).splitlines()[0]})") from None
     problems.raise_if_any()
-    ((symbol, series),) = found.items()
+    (series,) = found.values()
     symbol = symbol or (like.symbols[0] if len(like.symbols) == 1 else "")
     if symbol not in like.symbols:
         what = f"no symbol {symbol}" if symbol else "it names no symbol"
@@ -157,6 +161,7 @@ def joined(earlier: Bars, later: Bars) -> Bars:
         if one != other:
             raise DataError(f"{later.source}: {what} {other}; {earlier.source} has {one}")
     earlier = before(earlier, later.timestamps[0])
+    warn_of_gap(earlier, later.timestamps[0])
     columns = {
         name: np.concatenate([getattr(earlier, name), getattr(later, name)], axis=1)
         for name in _COLUMNS
@@ -167,6 +172,19 @@ def joined(earlier: Bars, later: Bars) -> Bars:
     }
     stamps = np.concatenate([earlier.timestamps, later.timestamps])
     return replace(later, timestamps=stamps, signals=signals, **columns)
+
+
+def warn_of_gap(known: Bars, stamp: np.datetime64) -> None:
+    """Say so where a bar comes later after the history than any bar in it after the one before."""
+    if len(known) < 2:
+        return
+    last = known.timestamps[-1]
+    if stamp - last > np.diff(known.timestamps).max():
+        warnings.warn(
+            f"the history ends at {short(last)} and the bars go on at {short(stamp)}; give the "
+            "bars between them with --history (history=...), or features are not what they were",
+            stacklevel=2,
+        )
 
 
 def row(bars: Bars, number: int) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ from tradax.data.splits import Span
 from tradax.errors import ConfigError, DataError
 from tradax.model_file import load_policy
 from tradax.serving.books import Book, Held, OneAsset, Several, View
-from tradax.serving.history import Bar, History, before, check_later, read_bar
+from tradax.serving.history import Bar, History, before, check_later, read_bar, warn_of_gap
 from tradax.serving.orders import Account, Fill, Leg, Order, Side, plain
 from tradax.serving.runs import chosen, open_bars, servable
 
@@ -192,6 +192,7 @@ class Trader:
 
     def _first_order(self, bars: list[Bar]) -> Order:
         known = before(self.bars, bars[0].timestamp)
+        warn_of_gap(known, bars[0].timestamp)
         history = History(known, features.memory(self._pipeline.config) + self._rows)
         seen = history.with_bars(bars)
         # Rates a bar follow from the bars a year, of all the data as in the backtest.
