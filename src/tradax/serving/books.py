@@ -17,6 +17,7 @@ import numpy as np
 from tradax.envs._orders import Holdings, exchanged
 from tradax.envs.portfolio import Portfolio
 from tradax.envs.trading import Trading
+from tradax.errors import DataError
 from tradax.policies import NetworkPolicy
 
 Arrays = dict[str, np.ndarray]
@@ -204,10 +205,17 @@ class Book:
         return self._show(close, *self._settled(self._state, filled, arrays, close))
 
     def fill(self, asset: int, change: float, price: float, commission: float) -> None:
-        """Shares (signed) that changed hands since the last bar; 0 says that none did."""
+        """Shares (signed) that changed hands since the last bar; 0 says that none did.
+
+        Raises:
+            DataError: the account would not be finite.
+        """
         held = self._untouched if self._filled is None else self._filled
         numbers = (np.float32(x) for x in (change, price, commission))
-        self._filled = self._fill(held, np.int32(asset), *numbers)
+        filled = self._fill(held, np.int32(asset), *numbers)
+        if not all(np.isfinite(x).all() for x in jax.device_get(filled)):
+            raise DataError("fill: it leads to an account that is not finite; correct it")
+        self._filled = filled
 
     @property
     def _untouched(self) -> Held:

@@ -208,7 +208,7 @@ class Trader:
             )
         env, params = self._module.make(self._config, markets, Span(0, 1))
         held, net_worth = self._start.account(close[1], float(params.initial_cash))
-        if net_worth <= 0:
+        if not 0 < net_worth < math.inf:
             raise ConfigError(f"the account at the start is worth {net_worth:g}; give it more cash")
         params = dataclasses.replace(params, initial_cash=np.float32(net_worth))
         kind = Several if self._portfolio else OneAsset
@@ -292,6 +292,8 @@ class _Start(NamedTuple):
     def account(self, close: np.ndarray, cash: float) -> tuple[Held, float]:
         """Held and worth at `close` [n]; `cash` where none was given."""
         cash = cash if self.cash is None else float(self.cash)
+        if self.entry_price is not None and not 0 < self.entry_price < math.inf:
+            raise ConfigError(f"the entry price is {self.entry_price:g}; it must be above 0")
         entry = 0.0
         if len(self.shares) == 1 and self.shares[0]:
             entry = float(close[0]) if self.entry_price is None else self.entry_price
