@@ -14,9 +14,7 @@ for number in range(len(bars) - 60, len(bars)):
     for bar in row(bars, number):  # {"timestamp": ..., "open": ..., "close": ..., ...}
         order = trader.bar(bar)
         if order is not None and order.side != "hold":
-            print(
-                order.timestamp, order.side, f"{order.quantity:.2f} shares at about", bar["close"]
-            )
-            # What the broker did; without it the fill that the backtest assumes is taken.
-            trader.fill(order.side, order.quantity, bar["close"], commission=1.0)
+            print(f"{order.timestamp}: {order.side} {order.quantity:.2f} shares")
+            # What the broker did after that; else the fill that the backtest assumes is taken.
+            trader.fill(order.side, order.quantity, 1.0005 * bar["close"], commission=1.0)
 print(trader.account)

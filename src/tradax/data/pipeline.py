@@ -99,14 +99,15 @@ class Pipeline:
                 f"{bars.source}: symbols {', '.join(bars.symbols)}; the features were fitted on "
                 f"{', '.join(self.symbols)}"
             )
-        return tuple(self._market(bars, index, newest) for index in range(len(bars.symbols)))
+        per_year = bars.periods_per_year
+        return tuple(self._market(bars, i, newest, per_year) for i in range(len(bars.symbols)))
 
     def only(self, symbols: Sequence[str]) -> "Pipeline":
         """That of some of the symbols."""
         kept = tuple(self.normalizers[self.symbols.index(symbol)] for symbol in symbols)
         return replace(self, symbols=tuple(symbols), normalizers=kept)
 
-    def _market(self, bars: Bars, index: int, newest: int | None) -> Market:
+    def _market(self, bars: Bars, index: int, newest: int | None, per_year: float) -> Market:
         computed = features.compute(bars, index, self.config)
         first = computed.warm_up
         if newest is not None:
@@ -143,11 +144,11 @@ class Pipeline:
             symbol=bars.symbols[index],
             timestamps=bars.timestamps,
             **series,
-            volatility=features.realised_volatility(series["close"], self.config.volatility_window),
+            volatility=computed.volatility,
             table=table,
             names=names,
             first_row=first_row,
-            periods_per_year=bars.periods_per_year,
+            periods_per_year=per_year,
             has_range=bars.has_range,
             has_volume=bars.has_volume,
         )
