@@ -439,6 +439,27 @@ def test_the_order_after_the_last_bar_of_a_file(buyer, tmp_path, capsys):
     assert order.timestamp == "2021-03-23"
 
 
+def test_a_file_is_read_with_the_columns_of_the_runs_own_data(tmp_path):
+    data = frame(100).select("timestamp", "close", "alpha")
+    run = a_run(tmp_path, frame=data, closes_only=True)
+    file = tmp_path / "grown.csv"  # since the training, with columns that it did not have
+    grown = frame(110).with_columns(news=pl.lit(1.0)).drop("symbol")
+    grown.write_csv(file)
+    (order,) = latest_orders(run, [str(file)])
+    assert order.timestamp == "2020-04-19"
+    same = Trader(run, history=grown).bar(dict(zip(grown.columns, grown.row(-1), strict=True)))
+    assert same == order
+    grown.drop("alpha").write_csv(file)
+    with pytest.raises(DataError, match="no signal column alpha; columns are"):
+        latest_orders(run, [str(file)])
+    # The run's own data are gone.
+    (run / "bars.parquet").unlink()
+    with pytest.raises(DataError, match="needed as a history"):
+        Trader(run)
+    grown.select("timestamp", "close", "alpha").write_csv(file)
+    assert latest_orders(run, [str(file)]) == [order]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -68,6 +68,7 @@ def parse_series(
             problems.add("", f"no column {name}; add it{hint}")
     used = {stamp, symbol_column, adjusted, *(by_name.get(n) for n in (*PRICES, "volume"))}
     chosen = []
+    signals = [signals] if isinstance(signals, str) else signals
     for name in signals or ():
         column = name if name in frame.columns else by_name.get(plain_name(name))
         if column is None:

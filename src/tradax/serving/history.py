@@ -159,7 +159,10 @@ def joined(earlier: Bars, later: Bars) -> Bars:
         ("open, high and low", earlier.has_range, later.has_range),
     ):
         if one != other:
-            raise DataError(f"{later.source}: {what} {other}; {earlier.source} has {one}")
+            raise DataError(
+                f"{later.source}: {what}: {other}, but {one} in {earlier.source}, which comes "
+                "before; give bars with the same columns"
+            )
     earlier = before(earlier, later.timestamps[0])
     warn_of_gap(earlier, later.timestamps[0])
     columns = {

@@ -35,7 +35,7 @@ def symbols(folder: Path) -> tuple[tuple[str, ...], bool]:
 
 
 def open_bars(folder: Path, given: Any = None) -> Bars:
-    """Bars of a run's symbols: its own, or others read as its own were.
+    """Bars of a run's symbols: its own, or others with the columns that its own have.
 
     A file or frame of one symbol without a name for it is taken as the run's only one.
 
@@ -46,16 +46,27 @@ def open_bars(folder: Path, given: Any = None) -> Bars:
     names = Pipeline.load(folder).symbols
     if isinstance(given, Bars):
         return given.select(names)
-    if given is None:
-        try:
-            return load_bars(request, saved_frame(request, folder)).select(names)
-        except DataError as error:
+    try:
+        own = load_bars(request, saved_frame(request, folder)).select(names)
+    except DataError as error:
+        if given is None:
             raise DataError(
                 *error.problems,
                 f"{folder}: the bars that it was trained on are needed as a history; give others "
                 "with --history (history=...)",
             ) from None
-    bars = load_bars(dataclasses.replace(request, symbols=None), given)
+        own = None
+    if given is None:
+        assert own is not None
+        return own
+    request = dataclasses.replace(request, symbols=None)
+    if own is not None:
+        request = dataclasses.replace(
+            request, signals=list(own.signals), closes_only=not own.has_range
+        )
+    bars = load_bars(request, given)
+    if own is not None and not own.has_volume:
+        bars = dataclasses.replace(bars, has_volume=False)
     if len(names) == 1 and bars.symbols in (("frame",), (_stem(given),)):
         bars = dataclasses.replace(bars, symbols=names)
     return bars.select(names)
