@@ -24,6 +24,7 @@ _HOMES = {
     "write_log": "tradax.log_file",
     "off_policy_value": "tradax.evaluation.off_policy",
     "evaluate": "tradax.evaluation.scoring",
+    "Trader": "tradax.serving.trader",
     "load_policy": "tradax.model_file",
     "save_policy": "tradax.model_file",
     "flatten_policy": "tradax.policies",
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from tradax.offline import collect as collect
     from tradax.policies import flatten_policy as flatten_policy
     from tradax.policies import unflatten_policy as unflatten_policy
+    from tradax.serving.trader import Trader as Trader
 
 
 def __getattr__(name: str) -> Any:

@@ -152,6 +152,7 @@ _COMMANDS = {
     "report": "write a run's report.html and summary.json again",
     "collect": "let a run's policy act and write every step, to learn from later",
     "export": "write a run's policy for Stable-Baselines3, ONNX or scikit-learn",
+    "act": "orders of a run's policy for the next bar, or for a stream of bars",
     "data check": "print every problem of price files",
     "list": "algorithms, markets and sample data",
 }
@@ -205,6 +206,8 @@ def _dispatch(arguments: list[str]) -> int:
             return _collect(_parse(CollectOptions, "tradax collect", arguments[1:]))
         case "export":
             return _export(_parse(ExportOptions, "tradax export", arguments[1:]))
+        case "act":
+            return _act(arguments[1:])
         case "list":
             return _list()
     import difflib
@@ -270,7 +273,9 @@ def _train(arguments: list[str]) -> int:
     if result.interrupted:
         print(f"interrupted; go on with: tradax train --resume {result.run_dir}", file=sys.stderr)
         return 130
-    _print_summary(result.summary)
+    from tradax.reporting.terminal import print_summary
+
+    print_summary(result.summary)
     print(_where(result.run_dir, result.summary))
     return 0
 
@@ -354,8 +359,9 @@ def _evaluate(options: RunOptions) -> int:
 
     device.keep_compiled_programs()
     from tradax.held_out import retest
+    from tradax.reporting.terminal import print_summary
 
-    _print_summary(retest(options.run, skip_posterior=options.skip_posterior, write=False))
+    print_summary(retest(options.run, skip_posterior=options.skip_posterior, write=False))
     return 0
 
 
@@ -402,6 +408,12 @@ def _export(options: ExportOptions) -> int:
     return 0
 
 
+def _act(arguments: list[str]) -> int:
+    from tradax.serving import command
+
+    return command.act(_parse(command.ActOptions, "tradax act", arguments))
+
+
 def _check(options: CheckOptions) -> int:
     from tradax.data.bars import check_file
 
@@ -428,40 +440,6 @@ def _list() -> int:
             print(f"  {name:<{width}}  {text}")
         print()
     return 0
-
-
-def _print_summary(summary: dict[str, Any]) -> None:
-    """A table a symbol, on standard output."""
-    if "mean_return" in summary:
-        print(
-            f"mean return {summary['mean_return']:.2f} (standard deviation "
-            f"{summary['std_return']:.2f}, {summary['episodes']} episodes)"
-        )
-        return
-    if "verdict" not in summary and "symbols" not in summary:
-        _print_simulated(summary["strategies"])
-        return
-    for name, tested in summary.get("symbols", {summary.get("symbol"): summary}).items():
-        print(f"\n{name}: {tested['verdict']['headline']}")
-        print(f"{'':18}{'return':>9}{'a year':>9}{'Sharpe':>8}{'drawdown':>10}{'costs':>12}")
-        for strategy, m in tested["strategies"].items():
-            sharpe = "-" if m["sharpe"] is None else f"{m['sharpe']:.2f}"
-            print(
-                f"{strategy.replace('_', ' '):18}{m['total_return']:>9.1%}"
-                f"{m['annual_return']:>9.1%}{sharpe:>8}{m['max_drawdown']:>10.1%}"
-                f"{m['costs']:>12,.0f}"
-            )
-
-
-def _print_simulated(strategies: dict[str, dict[str, float]]) -> None:
-    """Figures over simulated paths, a row a figure and a column a strategy."""
-    from tradax.reporting.simulated import number
-
-    width = max(12, *(len(name) + 2 for name in strategies))
-    print(" " * 16 + "".join(f"{name.replace('_', ' '):>{width}}" for name in strategies))
-    for figure in next(iter(strategies.values())):
-        values = "".join(f"{number(values[figure]):>{width}}" for values in strategies.values())
-        print(f"{figure.replace('_', ' '):<16}{values}")
 
 
 def _where(folder: Any, summary: dict[str, Any]) -> str:

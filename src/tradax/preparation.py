@@ -166,15 +166,7 @@ def _on_bars(
             f"{request.env} holds all symbols at once, with one policy; leave out shared_policy "
             "(--shared-policy)"
         )
-    bars = frame if isinstance(frame, Bars) else None
-    if bars is None:
-        bars = samples.load(
-            request.data if frame is None else frame,
-            symbols=request.symbols,
-            signals=request.signals,
-            closes_only=request.closes_only,
-            intersection=request.intersection,
-        )
+    bars = frame if isinstance(frame, Bars) else load_bars(request, frame)
     pipeline = Pipeline.fit(
         bars,
         request.options_of(features),
@@ -208,6 +200,17 @@ def _on_bars(
         members = len(markets)
         folders = [Path(run_directory.symbol_folder(symbol_of(m))) for m in markets]
     return Task(algorithm, source, score, members, folders, markets, pipeline, bars, singles)
+
+
+def load_bars(request: Request, data: Any = None) -> Bars:
+    """The request's bars, or others (file names or a frame) read as it says."""
+    return samples.load(
+        request.data if data is None else data,
+        symbols=request.symbols,
+        signals=request.signals,
+        closes_only=request.closes_only,
+        intersection=request.intersection,
+    )
 
 
 def _validation_score(

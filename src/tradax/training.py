@@ -23,11 +23,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from tradax import host_updates, parallel, protocols
+from tradax import host_updates, parallel, protocols, updates
 from tradax.config import section
 from tradax.errors import ConfigError, TrainingError
-from tradax.host_updates import Sums as Sums
-from tradax.optimise import all_finite
+from tradax.host_updates import Sums
 from tradax.protocols import Algorithm, Policy, Source, TrainState
 from tradax.replay import check_memory
 
@@ -161,7 +160,7 @@ def train(
             n = min(length, milestone - update)
             good = _policy_of(algorithm, progress.state.learner, axes)
             began = time.perf_counter()
-            state, sums, finite, done = run_updates(
+            state, sums, finite, done = updates.run(
                 algorithm, source, progress.state, progress.sums, n, axes=axes, mesh=mesh
             )
             finite, done = bool(finite), int(done)  # waits for the device
@@ -242,7 +241,7 @@ def start(algorithm: Algorithm, source: Source, key: jax.Array, *, axes: tuple |
         score = jnp.float32(-jnp.inf)
         return Progress(state, Sums(*zeros), algorithm.policy(state.learner), score, score)
 
-    return _vmap(start_one, axes)(algorithm, source, key)
+    return updates.abreast(start_one, axes)(algorithm, source, key)
 
 
 def check_mesh(algorithm: Algorithm, mesh: Mesh, members: int | None) -> None:
@@ -266,92 +265,6 @@ def check_mesh(algorithm: Algorithm, mesh: Mesh, members: int | None) -> None:
         )
 
 
-def run_updates(
-    algorithm: Algorithm,
-    source: Source,
-    state: TrainState,
-    sums: Sums,
-    n: int,
-    *,
-    axes: tuple | None = None,
-    mesh: Mesh | None = None,
-) -> tuple[TrainState, Sums, Any, Any]:
-    """Up to `n` updates; stops after the first that yields a number that is not finite.
-
-    State and sums are overwritten in place.
-
-    Args:
-        axes: of members, where there are several: axes of algorithm, source and state.
-
-    Returns: state, sums, whether all is finite, updates done.
-    """
-    given = (algorithm, source, np.int32(n))
-    if not source.jittable:
-        return host_updates.run(algorithm, source, n, state, sums)
-    if mesh is None:
-        return _run_chunk(given, state, sums, axes=axes, mesh=None)
-    with parallel.losses():
-        given, state, sums = parallel.spread((given, state, sums), mesh)
-        done = _run_chunk(given, state, sums, axes=axes, mesh=mesh)
-        return parallel.here(jax.block_until_ready(done))
-
-
-@eqx.filter_jit(donate="all-except-first")
-def _run_chunk(given, state: TrainState, sums: Sums, *, axes, mesh):
-    """Up to `n` updates; stops after the first that yields a number that is not finite.
-
-    State and sums are overwritten in place, for a replay buffer is large.
-
-    Args:
-        given: algorithm, source, n.
-
-    Returns: state, sums, whether all is finite, updates done.
-    """
-    if mesh is not None:
-        return parallel.everywhere(_updates, mesh)(given, state, sums)
-    return _updates(given, state, sums, axes)
-
-
-def _updates(given, state: TrainState, sums: Sums, axes=None):
-    algorithm, source, n = given
-    if axes is not None and algorithm.in_turn:
-        return _updates_in_turn(given, state, sums, axes)
-
-    def one(algorithm, source, state):
-        state, metrics, finished = protocols.step(algorithm, source, state)
-        finite = all_finite((metrics, algorithm.policy(state.learner)))
-        return state, Sums(metrics, finished), finite
-
-    def body(loop):
-        state, sums, _, done = loop
-        state, new, finite = _vmap(one, axes)(algorithm, source, state)
-        return state, jax.tree.map(jnp.add, sums, new), jnp.all(finite), done + 1
-
-    loop = (state, sums, jnp.bool_(True), jnp.int32(0))
-    return jax.lax.while_loop(lambda loop: loop[2] & (loop[3] < n), body, loop)
-
-
-def _updates_in_turn(given, state: TrainState, sums: Sums, axes):
-    """One member's updates after another's; of `done` the least."""
-    algorithm, source, n = given
-
-    def member(i, loop):
-        def mine(tree, axis=0):
-            return tree if axis is None else jax.tree.map(lambda x: x[i], tree)
-
-        def put(all_, one):
-            return jax.tree.map(lambda x, new: x.at[i].set(new), all_, one)
-
-        state, sums, finite, done = loop
-        given = (mine(algorithm, axes[0]), mine(source, axes[1]), n)
-        *changed, own_finite, own_done = _updates(given, mine(state), mine(sums))
-        state, sums = put((state, sums), tuple(changed))
-        return state, sums, finite & own_finite, jnp.minimum(done, own_done)
-
-    loop = (state, sums, jnp.bool_(True), jnp.int32(n))
-    return jax.lax.fori_loop(0, state.update.shape[0], member, loop)
-
-
 @eqx.filter_jit
 def _policy_of(algorithm: Algorithm, learner: Any, axes: tuple | None) -> Policy:
     def one(algorithm, learner):
@@ -359,10 +272,6 @@ def _policy_of(algorithm: Algorithm, learner: Any, axes: tuple | None) -> Policy
         return jax.tree.map(jnp.copy, algorithm.policy(learner))
 
     return one(algorithm, learner) if axes is None else jax.vmap(one)(algorithm, learner)
-
-
-def _vmap(function: Callable, axes: tuple | None) -> Callable:
-    return function if axes is None else jax.vmap(function, in_axes=axes)
 
 
 def _with_arrays(algorithm: Algorithm, total_updates: int, members: int | None) -> Algorithm:

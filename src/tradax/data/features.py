@@ -32,6 +32,8 @@ class Features(NamedTuple):
     values: np.ndarray
     """[T, F] float64; rows before `warm_up` hold NaN."""
     warm_up: int
+    volatility: np.ndarray
+    """[T] float64, of every bar, see `realised_volatility`."""
 
 
 def compute(bars: Bars, index: int, config: Config) -> Features:
@@ -45,8 +47,9 @@ def compute(bars: Bars, index: int, config: Config) -> Features:
     """
     close = np.ascontiguousarray(bars.close[index])
     columns = {"log_return_1": _log_return(close, 1)}
+    volatility = realised_volatility(close, config.volatility_window)
     if config.indicators:
-        columns |= _indicators(bars, index, config)
+        columns |= _indicators(bars, index, config, volatility.copy())
     for name, signal in bars.signals.items():
         if name in columns:
             raise DataError(
@@ -64,7 +67,17 @@ def compute(bars: Bars, index: int, config: Config) -> Features:
             f"{bars.source}, {bars.symbols[index]}, {bars.timestamps[row]}: feature "
             f"{list(columns)[column]} is {values[row, column]}; look for a wrong price near there"
         )
-    return Features(tuple(columns), values, warm_up)
+    return Features(tuple(columns), values, warm_up, volatility)
+
+
+def memory(config: Config) -> int:
+    """Bars behind which nothing changes the newest row any more, but for float64's rounding.
+
+    Wilder's averages (RSI, ATR, DX) over n bars keep 1 - 1/n a bar of what was before, and MACD's
+    slower one 1 - 2/27, as Wilder's of 13.5 would: 40 n bars leave e^-40 = 4e-18.
+    """
+    longest = max(config.momentum_window, 14)
+    return 40 * longest + config.volatility_window + config.window
 
 
 def stack_window(
@@ -93,13 +106,14 @@ def realised_volatility(close: np.ndarray, window: int) -> np.ndarray:
     return np.concatenate([[0.0], np.nan_to_num(rolling.to_numpy().astype(float), nan=0.0)])
 
 
-def _indicators(bars: Bars, index: int, config: Config) -> dict[str, np.ndarray]:
+def _indicators(
+    bars: Bars, index: int, config: Config, volatility: np.ndarray
+) -> dict[str, np.ndarray]:
     import talib
 
     close = np.ascontiguousarray(bars.close[index])
     high, low = np.ascontiguousarray(bars.high[index]), np.ascontiguousarray(bars.low[index])
     n, warm = config.momentum_window, config.volatility_window
-    volatility = realised_volatility(close, warm)
     volatility[:warm] = np.nan
     macd, signal, _ = talib.MACD(close)
     upper, _, lower = talib.BBANDS(close, timeperiod=20, nbdevup=2, nbdevdn=2)

@@ -12,6 +12,8 @@ from tradax.files import write_atomic
 
 LIMIT = 5.2
 """No normalised feature is further from 0."""
+_EDGE = 1e-7
+"""Values nearer to the training range's ends than this are at its ends; also the clipped share."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +46,29 @@ class QuantileNormalizer:
         )
 
     def transform(self, values: np.ndarray) -> np.ndarray:
-        """Args: values [N, F]; beyond the training range they are clipped, at about +-5.2."""
-        return np.asarray(self._sklearn().transform(values))
+        """As scikit-learn does, bit for bit; its own checks cost a live bar a millisecond.
+
+        Args:
+            values: [N, F]; beyond the training range they are clipped, normal ones at about +-5.2.
+                NaN stays.
+        """
+        from scipy.special import ndtri
+
+        edge = _EDGE if self.distribution == "normal" else 0.0
+        values = np.asarray(values, np.float64)
+        shares = np.empty_like(values)
+        for column, (x, quantiles) in enumerate(zip(values.T, self.quantiles.T, strict=True)):
+            # Both ways, so that a value that was seen many times is in the middle of its quantiles.
+            up = np.interp(x, quantiles, self.references)
+            down = np.interp(-x, -quantiles[::-1], -self.references[::-1])
+            share = 0.5 * (up - down)
+            share[x + edge > quantiles[-1]] = 1.0
+            share[x - edge < quantiles[0]] = 0.0
+            shares[:, column] = share
+        if self.distribution == "uniform":
+            return shares
+        low, high = ndtri(_EDGE - np.spacing(1)), ndtri(1.0 - (_EDGE - np.spacing(1)))
+        return np.clip(ndtri(shares), low, high)
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """What `from_arrays` takes beside the names."""

@@ -1,7 +1,8 @@
 """From bars to what an environment needs, as one object that is saved with the policy."""
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,6 +39,13 @@ class Market(NamedTuple):
     periods_per_year: float
     has_range: bool
     has_volume: bool
+
+    def newest(self, rows: int) -> "Market":
+        """The last rows alone."""
+        before = max(len(self.close) - rows, 0)
+        names = ("timestamps", "open", "high", "low", "close", "volume", "volatility", "table")
+        series = {name: getattr(self, name)[before:] for name in names}
+        return self._replace(**series, first_row=max(self.first_row - before, 0))
 
 
 @dataclass(frozen=True)
@@ -92,8 +100,11 @@ class Pipeline:
             normalizers = tuple(from_sklearn(normalizer, f.values[rows], f.names) for f in computed)
         return cls(config, bars.symbols, normalizers, splits)
 
-    def transform(self, bars: Bars) -> tuple[Market, ...]:
+    def transform(self, bars: Bars, *, newest: int | None = None) -> tuple[Market, ...]:
         """The markets of the same symbols, on these bars or later ones.
+
+        Args:
+            newest: only so many rows at the end are wanted; those before count as warm-up.
 
         Raises:
             DataError: other symbols or other features than it was fitted on.
@@ -103,11 +114,20 @@ class Pipeline:
                 f"{bars.source}: symbols {', '.join(bars.symbols)}; the features were fitted on "
                 f"{', '.join(self.symbols)}"
             )
-        return tuple(self._market(bars, index) for index in range(len(bars.symbols)))
+        per_year = bars.periods_per_year
+        return tuple(self._market(bars, i, newest, per_year) for i in range(len(bars.symbols)))
 
-    def _market(self, bars: Bars, index: int) -> Market:
+    def only(self, symbols: Sequence[str]) -> "Pipeline":
+        """That of some of the symbols."""
+        kept = tuple(self.normalizers[self.symbols.index(symbol)] for symbol in symbols)
+        return replace(self, symbols=tuple(symbols), normalizers=kept)
+
+    def _market(self, bars: Bars, index: int, newest: int | None, per_year: float) -> Market:
         computed = features.compute(bars, index, self.config)
-        first_row = computed.warm_up + self.config.window - 1
+        first = computed.warm_up
+        if newest is not None:
+            first = max(first, len(bars) - newest - self.config.window + 1)
+        first_row = first + self.config.window - 1
         if first_row >= len(bars):
             raise DataError(
                 f"{bars.source}: {len(bars)} rows are too few; the first {first_row} have no "
@@ -122,7 +142,7 @@ class Pipeline:
                     f"fitted on {', '.join(normalizer.names)}"
                 )
             values = np.full_like(computed.values, np.nan)
-            values[computed.warm_up :] = normalizer.transform(computed.values[computed.warm_up :])
+            values[first:] = normalizer.transform(computed.values[first:])
         table, names = features.stack_window(values, computed.names, self.config.window)
         table[:first_row] = 0.0
         beyond = np.abs(table).max(axis=0) > np.finfo(np.float32).max
@@ -139,11 +159,11 @@ class Pipeline:
             symbol=bars.symbols[index],
             timestamps=bars.timestamps,
             **series,
-            volatility=features.realised_volatility(series["close"], self.config.volatility_window),
+            volatility=computed.volatility,
             table=table,
             names=names,
             first_row=first_row,
-            periods_per_year=bars.periods_per_year,
+            periods_per_year=per_year,
             has_range=bars.has_range,
             has_volume=bars.has_volume,
         )

@@ -15,8 +15,9 @@ from tradax.data.table import (
 )
 
 PRICES = ("open", "high", "low", "close")
+SYMBOL = ("symbol", "ticker", "tic")
+"""Names that the column of symbols may have."""
 
-_SYMBOL = ("symbol", "ticker", "tic")
 _ADJUSTED = ("adjclose", "adjustedclose", "closeadj", "closeadjusted")
 _TOLERANCE = 1e-6  # of a price: what rounding in a vendor's file can do
 
@@ -49,7 +50,7 @@ def parse_series(
     def find(names: Sequence[str]) -> str | None:
         return next((by_name[name] for name in names if name in by_name), None)
 
-    stamp, symbol_column, adjusted = find(TIMESTAMP), find(_SYMBOL), find(_ADJUSTED)
+    stamp, symbol_column, adjusted = find(TIMESTAMP), find(SYMBOL), find(_ADJUSTED)
     needed = ("close",) if closes_only else (*PRICES, "volume")
     if closes_only and "close" not in by_name and adjusted:
         by_name["close"], adjusted = adjusted, None
@@ -67,6 +68,7 @@ def parse_series(
             problems.add("", f"no column {name}; add it{hint}")
     used = {stamp, symbol_column, adjusted, *(by_name.get(n) for n in (*PRICES, "volume"))}
     chosen = []
+    signals = [signals] if isinstance(signals, str) else signals
     for name in signals or ():
         column = name if name in frame.columns else by_name.get(plain_name(name))
         if column is None:
@@ -123,7 +125,7 @@ def parse_series(
 
 def _check_meanings(columns: Sequence[str], problems: Problems) -> None:
     """No two columns may say the same thing: which of them is right is not ours to guess."""
-    for names in (TIMESTAMP, _SYMBOL, _ADJUSTED, *((name,) for name in (*PRICES, "volume"))):
+    for names in (TIMESTAMP, SYMBOL, _ADJUSTED, *((name,) for name in (*PRICES, "volume"))):
         same = [column for column in columns if plain_name(column) in names]
         if len(same) > 1:
             hint = " or join them into one" if names == TIMESTAMP else ""

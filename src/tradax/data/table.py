@@ -5,6 +5,7 @@ them in an editor.
 """
 
 import csv
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -260,5 +261,6 @@ def parse_numbers(table: Table, column: str, problems: Problems) -> np.ndarray:
     return values
 
 
+@functools.lru_cache(maxsize=1_024)
 def plain_name(name: str) -> str:
     return "".join(c for c in name.lower() if c.isalnum())

@@ -110,8 +110,23 @@ def filled(
     value = jnp.abs(shares) * fill_price
     commission = jnp.maximum(value * params.commission, params.commission_min)
     sent = (value > 0) & (commission <= value)
-    shares, value, commission = (jnp.where(sent, x, 0.0) for x in (shares, value, commission))
+    shares, commission = (jnp.where(sent, x, 0.0) for x in (shares, commission))
+    cost = commission + jnp.abs(shares) * price * slip
+    return exchanged(holdings, shares, fill_price, commission, cost)
 
+
+def exchanged(
+    holdings: Holdings,
+    shares: jax.Array,
+    fill_price: jax.Array,
+    commission: jax.Array,
+    cost: jax.Array,
+) -> Holdings:
+    """The account after `shares` (signed) have changed hands at `fill_price`, 0 or more of them.
+
+    Args:
+        cost: commission and what the price has moved against the order, in currency.
+    """
     after = holdings.shares + shares
     grows = jnp.abs(after) > jnp.abs(holdings.shares)
     turned = holdings.shares * after < 0
@@ -124,10 +139,10 @@ def filled(
         cash=holdings.cash - shares * fill_price - commission,
         shares=after,
         entry_price=jnp.where(after == 0, 0.0, entry),
-        cost=holdings.cost + commission + jnp.abs(shares) * price * slip,
+        cost=holdings.cost + cost,
         traded=holdings.traded + jnp.abs(shares),
-        turnover=holdings.turnover + value,
-        fill_price=jnp.where(sent, fill_price, holdings.fill_price),
+        turnover=holdings.turnover + jnp.abs(shares) * fill_price,
+        fill_price=jnp.where(shares != 0, fill_price, holdings.fill_price),
     )
 
 

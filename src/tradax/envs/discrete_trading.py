@@ -16,10 +16,18 @@ from tradax.data.splits import Span
 from tradax.envs import _baselines, trading
 from tradax.envs._orders import Holdings, Quote, possible
 from tradax.envs._span import over_span
-from tradax.envs.trading import Trading, TradingParams, without_costs
+from tradax.envs.trading import Trading, TradingParams, market_arrays, without_costs
 from tradax.errors import ConfigError
 
-__all__ = ["Config", "DiscreteTrading", "make", "over_span", "rivals", "without_costs"]
+__all__ = [
+    "Config",
+    "DiscreteTrading",
+    "make",
+    "market_arrays",
+    "over_span",
+    "rivals",
+    "without_costs",
+]
 
 HOLD, BUY, SELL = 0, 1, 2
 

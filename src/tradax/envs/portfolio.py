@@ -225,19 +225,10 @@ def make(config: Config, markets: tuple[Market, ...], train: Span):
         threshold=config.turbulence_threshold is not None,
         reward=config.reward,
     )
-    close = np.stack([m.close for m in markets], axis=1)
-    table = np.concatenate([m.table for m in markets], axis=1)
-    turbulent = np.ones(len(close))
-    if config.turbulence or env.threshold:
-        turbulent = turbulence(close, config.turbulence_window, config.turbulence_shrinkage)
-    if config.turbulence:
-        table = np.column_stack([table, np.log1p(turbulent)])
     per_bar = 1.0 / markets[0].periods_per_year
     number = jnp.float32
     params = PortfolioParams(
-        table=jnp.asarray(table, jnp.float32),
-        moves=jnp.asarray(_moves(markets, close, config.fill), jnp.float32),
-        turbulence=jnp.asarray(turbulent, jnp.float32),
+        **{name: jnp.asarray(a) for name, a in market_arrays(config, markets).items()},
         first_row=jnp.int32(train.first),
         last_row=jnp.int32(train.last),
         episode_length=jnp.int32(config.episode_length),
@@ -256,6 +247,26 @@ def make(config: Config, markets: tuple[Market, ...], train: Span):
         sharpe_rate=number(config.sharpe_rate),
     )
     return env, params
+
+
+def market_arrays(config: Config, markets: tuple[Market, ...]) -> dict[str, np.ndarray]:
+    """The fields of the parameters that hold what was on each bar, float32 [T, ...].
+
+    Turbulence needs `turbulence_window` + 1 bars before the first that counts.
+    """
+    close = np.stack([m.close for m in markets], axis=1)
+    table = np.concatenate([m.table for m in markets], axis=1)
+    turbulent = np.ones(len(close))
+    if config.turbulence or config.turbulence_threshold is not None:
+        turbulent = turbulence(close, config.turbulence_window, config.turbulence_shrinkage)
+    if config.turbulence:
+        table = np.column_stack([table, np.log1p(turbulent)])
+    arrays = {
+        "table": table,
+        "moves": _moves(markets, close, config.fill),
+        "turbulence": turbulent,
+    }
+    return {name: array.astype(np.float32) for name, array in arrays.items()}
 
 
 def without_costs(params: PortfolioParams) -> PortfolioParams:

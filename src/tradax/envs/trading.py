@@ -201,8 +201,7 @@ class Trading(MarketEnvironment):
     def step_state(self, key, state: TradingState, action, params: TradingParams):
         quote = Quote(*params.quotes[state.row])
         side, size = self.order(action)
-        zero = jnp.float32(0)
-        holdings = Holdings(state.cash, state.shares, state.entry_price, zero, zero, zero, zero)
+        holdings = self.holdings(state)
 
         if self.fill == "next_close":
             holdings = stopped(holdings, quote, params) if self.stops else holdings
@@ -211,7 +210,24 @@ class Trading(MarketEnvironment):
             price = quote.next_open if self.fill == "next_open" else quote.close
             holdings = self._trade(holdings, side, size, price, quote, params)
             holdings = stopped(holdings, quote, params) if self.stops else holdings
+        return self.settle(state, holdings, params)
 
+    def holdings(self, state: TradingState) -> Holdings:
+        """The account before anything has been filled in this step."""
+        zero = jnp.float32(0)
+        return Holdings(state.cash, state.shares, state.entry_price, zero, zero, zero, zero)
+
+    def intended(self, state: TradingState, action, params: TradingParams) -> Holdings:
+        """The account, were the order filled at the close of the bar on which it is given."""
+        quote = Quote(*params.quotes[state.row])
+        return self._trade(self.holdings(state), *self.order(action), quote.close, quote, params)
+
+    def settle(self, state: TradingState, holdings: Holdings, params: TradingParams):
+        """What the next bar makes of `holdings`, in which all fills are: interest, worth, reward.
+
+        Returns: as `step_state`.
+        """
+        quote = Quote(*params.quotes[state.row])
         rate = jnp.where(holdings.cash > 0, params.cash_rate, params.borrow_rate)
         borrowed = jnp.maximum(-holdings.shares, 0.0) * quote.close
         cash = holdings.cash * (1.0 + rate) - borrowed * params.borrow_rate
@@ -296,8 +312,7 @@ def make(config: Config, market: Market | tuple[Market, ...], train: Span):
     per_bar = 1.0 / markets[0].periods_per_year
     number = jnp.float32
     params = TradingParams(
-        table=jnp.asarray(np.concatenate([m.table for m in markets]), jnp.float32),
-        quotes=jnp.asarray(np.concatenate([_quotes(m) for m in markets]), jnp.float32),
+        **{name: jnp.asarray(a) for name, a in market_arrays(config, markets).items()},
         first_row=jnp.int32(train.first),
         last_row=jnp.int32(train.last),
         n_symbols=jnp.int32(len(markets)),
@@ -319,6 +334,14 @@ def make(config: Config, market: Market | tuple[Market, ...], train: Span):
         sharpe_rate=number(config.sharpe_rate),
     )
     return env, params
+
+
+def market_arrays(config: Config, markets: tuple[Market, ...]) -> dict[str, np.ndarray]:
+    """The fields of the parameters that hold what was on each bar, float32 [T, ...]."""
+    return {
+        "table": np.concatenate([m.table for m in markets]).astype(np.float32),
+        "quotes": np.concatenate([_quotes(m) for m in markets]).astype(np.float32),
+    }
 
 
 def without_costs(params: TradingParams) -> TradingParams:

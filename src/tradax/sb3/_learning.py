@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tradax import host_updates, training
+from tradax import host_updates, training, updates
 from tradax.errors import TrainingError
 from tradax.protocols import Algorithm, Experience, Source, TrainState
 from tradax.sb3._environments import Seen
@@ -38,13 +38,13 @@ class Learning:
     def learner(self) -> Any:
         return self._state.learner
 
-    def run(self, algorithm: Algorithm, updates: int) -> None:
+    def run(self, algorithm: Algorithm, count: int) -> None:
         """Raises TrainingError where a number is not finite."""
-        self._state, self._sums, finite, _ = training.run_updates(
-            algorithm, self._source, self._state, self._sums, updates
+        self._state, self._sums, finite, _ = updates.run(
+            algorithm, self._source, self._state, self._sums, count
         )
         self._check(bool(finite))
-        self.updates_since_log += updates
+        self.updates_since_log += count
 
     def collect(self, algorithm: Algorithm) -> Experience:
         """The steps of the next update, without learning from them yet."""
