@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from tradax import discovery, parallel, run_directory, training
+from tradax import discovery, host_updates, parallel, run_directory, training
 from tradax.checkpoint import load_checkpoint
 from tradax.config import section, to_dict
 from tradax.errors import ConfigError, TrainingError
@@ -186,6 +186,8 @@ def train(
     mesh = None
     if devices is not None or jax.process_count() > 1:
         mesh = parallel.device_mesh(devices)
+        if not task.source.jittable:
+            host_updates.check(task.members, mesh)
         with warnings.catch_warnings(action="ignore"):  # the loop will say it
             training.check_mesh(task.algorithm, mesh, task.members)
     if not parallel.is_first():
