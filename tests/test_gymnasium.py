@@ -38,7 +38,7 @@ def test_both_checkers_have_nothing_to_say(name):
 
 def test_steps_are_those_of_the_market():
     env = gymnasium.make("tradax/Trading-v0", **SHORT)
-    market, params = market_in(env)
+    market, params = env.unwrapped.tradax_env, env.unwrapped.tradax_params
     obs, _ = env.reset(seed=1)
     state = env.unwrapped._state
     np.testing.assert_array_equal(obs, market.get_obs(state, params))
@@ -70,7 +70,7 @@ def play(env, seed):
 def test_actions_are_scaled_to_the_bounds_of_the_market():
     env = gymnasium.make("tradax/Portfolio-v0", data="us20", symbols=["AAPL", "JPM"])
     assert env.action_space == gymnasium.spaces.Box(-1.0, 1.0, (3,), np.float32)
-    market, params = market_in(env)
+    market, params = env.unwrapped.tradax_env, env.unwrapped.tradax_params
     env.reset(seed=0)
     action = np.array([1.0, 0.0, -1.0], np.float32)
     info = env.step(action)[-1]
@@ -85,7 +85,7 @@ def test_actions_are_scaled_to_the_bounds_of_the_market():
 def test_a_vector_of_environments_keeps_true_final_observations():
     envs = gymnasium.make_vec("tradax/Trading-v0", num_envs=4, **SHORT)
     assert envs.metadata["autoreset_mode"] is gymnasium.vector.AutoresetMode.SAME_STEP
-    _, params = market_in(envs)
+    params = envs.tradax_params
     first, _ = envs.reset(seed=3)
     np.testing.assert_array_equal(first, envs.reset(seed=3)[0])
     assert envs.observation_space.contains(first)
@@ -109,7 +109,8 @@ def test_a_vector_of_environments_keeps_true_final_observations():
 
 def test_spans_follow_one_another_and_share_the_normaliser():
     train, test = (
-        market_in(gymnasium.make("tradax/Trading-v0", span=span))[1] for span in ("train", "test")
+        market_in(gymnasium.make("tradax/Trading-v0", span=span)).params
+        for span in ("train", "test")
     )
     assert int(train.last_row) < int(test.first_row)
     np.testing.assert_array_equal(train.table, test.table)

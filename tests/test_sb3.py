@@ -236,11 +236,15 @@ def test_an_off_policy_model_learns_online_and_with_callbacks():
 
 
 def test_a_market_of_gymnasium_is_stepped_on_the_device():
-    env = gymnasium.make("tradax/Execution-v0")
+    env = gymnasium.make("tradax/Portfolio-v0", data="us20", symbols=["AAPL", "JPM"])
     model = TRPO(
         "MlpPolicy", DummyVecEnv([lambda: env]), seed=0, n_steps=16, policy_kwargs={"net_arch": [8]}
     )
-    assert model._environment.source.jittable
+    source = model._environment.source
+    assert source.jittable
+    # Actions are those of Gymnasium there too, whatever the market's own bounds.
+    np.testing.assert_array_equal(source.spec.action.high, env.action_space.high)
+    assert source.bounds.high != source.spec.action.high
     model.learn(16)
     obs, _ = env.reset(seed=0)
     action, _ = model.predict(obs, deterministic=True)

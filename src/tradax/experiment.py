@@ -45,6 +45,7 @@ from tradax.preparation import (
     saved_frame,
     saved_normalizer,
 )
+from tradax.protocols import Source
 from tradax.sources import from_gymnasium, is_host_env, market_in
 
 
@@ -354,7 +355,8 @@ def _named(kind: str, given: Any, settings: dict) -> tuple[str, dict]:
 
 def _is_object(env: Any) -> bool:
     """Whether `env` is an environment rather than a name or a Config."""
-    return isinstance(env, tuple) or hasattr(env, "step_env") or is_host_env(env)
+    known = isinstance(env, tuple | Source) or hasattr(env, "step_env")
+    return known or is_host_env(env)
 
 
 def _with_its_number(env: HostSource, algorithm: str, settings: dict) -> dict:

@@ -311,7 +311,8 @@ def object_name(env: Any) -> str:
     """What an environment object, (environment, parameters) or source is called."""
     if isinstance(env, HostSource):
         return env.name
-    environment = env[0] if isinstance(env, tuple) else env
+    environment = env.env if isinstance(env, JaxSource) else env
+    environment = environment[0] if isinstance(environment, tuple) else environment
     name = str(getattr(environment, "name", type(environment).__name__))
     if isinstance(environment, MarketEnvironment):
         name = f"{name}-object"  # not one whose data this run prepares

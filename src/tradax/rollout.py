@@ -5,6 +5,7 @@ factored observations (`tradax.envs._market`); other gymnax environments give fl
 """
 
 import functools
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -16,7 +17,7 @@ from tradax.draws import another_key
 from tradax.envs._market import MarketEnvironment
 from tradax.errors import TradaxError
 from tradax.protocols import Actor, Experience, Finished, Source
-from tradax.spaces import Factored, Observation, Spec, action_spec
+from tradax.spaces import ActionSpec, Factored, Observation, Spec, action_spec
 
 _CHECK_EVERY = 32  # steps between looks at whether all episodes have ended
 
@@ -39,6 +40,15 @@ class JaxSource(Source):
     spec: Spec = eqx.field(static=True)
     num_envs: int = eqx.field(static=True)
     axis: str | None = eqx.field(static=True, default=None)
+    bounds: ActionSpec | None = eqx.field(static=True, default=None)
+    """Of the environment's own actions, where `spec` has them in [-1, 1]; see `in_unit_actions`."""
+
+    def in_unit_actions(self) -> "JaxSource":
+        """The same with actions in [-1, 1], as Gymnasium's users see those of markets."""
+        action = self.spec.action
+        if action.discrete or self.bounds is not None:
+            return self
+        return replace(self, spec=replace(self.spec, action=action.unit), bounds=action)
 
     def table(self) -> jax.Array | None:
         """The market table [T, F] to which factored observations point."""
@@ -213,6 +223,7 @@ class JaxSource(Source):
         return state, jnp.ravel(obs).astype(jnp.float32)
 
     def _step_one(self, key: jax.Array, state: Any, action: jax.Array) -> "Step":
+        action = self._own(action)
         if isinstance(self.env, MarketEnvironment):
             # Our own: no wrapper to go through, and an observation by row.
             stepped, reward, terminated, info = self.env.step_state(key, state, action, self.params)
@@ -242,12 +253,15 @@ class JaxSource(Source):
     def _advance_one(self, key: jax.Array, state: Any, action: jax.Array) -> "Advance":
         """A step after which nothing begins anew, where an episode that has ended is left alone."""
         if isinstance(self.env, MarketEnvironment):
-            state, reward, terminated, _ = self.env.step_state(key, state, action, self.params)
+            state, reward, terminated, _ = self.env.step_state(
+                key, state, self._own(action), self.params
+            )
             done = terminated | self.env.is_truncated(state, self.params)
             return Advance(state, self._factored(state), reward, done)
         if type(self.env).step is not Environment.step:
             step = self._step_one(key, state, action)
             return Advance(step.state, step.obs, step.reward, step.terminated | step.truncated)
+        action = self._own(action)
         shape = self.env.action_space(self.params).shape
         obs, state, reward, terminated, _ = self.env.step_env(
             key, state, action.reshape(shape), self.params
@@ -255,6 +269,10 @@ class JaxSource(Source):
         obs = jnp.ravel(obs).astype(jnp.float32)
         reward = jnp.asarray(reward, jnp.float32).reshape(())
         return Advance(state, obs, reward, terminated | self.env.is_truncated(state, self.params))
+
+    def _own(self, action: jax.Array) -> jax.Array:
+        """A policy's action in the environment's units."""
+        return action if self.bounds is None else self.bounds.from_unit(action)
 
     def _factored(self, state: Any) -> Factored:
         return Factored(self.env.row(state), self.env.account(state, self.params))

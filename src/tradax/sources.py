@@ -7,6 +7,7 @@ is unwrapped, and stepped on the device like any other.
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Literal
 
 import jax
@@ -16,7 +17,7 @@ from tradax.errors import TradaxError
 from tradax.host_envs import GymnasiumEnvs, HostEnvs, StableBaselinesEnvs
 from tradax.host_source import HostSource, host_source
 from tradax.protocols import Source
-from tradax.rollout import jax_source
+from tradax.rollout import JaxSource, jax_source
 
 GYMNASIUM = "gymnasium:"
 
@@ -43,7 +44,7 @@ def source_of(env: Any, *, num_envs: int = 1, make_kwargs: dict[str, Any] | None
         name = env.removeprefix(GYMNASIUM)
         return from_gymnasium(name, **(make_kwargs or {})).of(num_envs)
     if market := market_in(env):
-        return jax_source(*market, num_envs=num_envs)
+        return market.of(num_envs)
     if is_host_env(env):
         return from_gymnasium(env).of(num_envs)
     environment, params = env if isinstance(env, tuple) else (env, None)
@@ -58,8 +59,8 @@ def is_host_env(env: Any) -> bool:
     return stepped and hasattr(env, "reset") and not hasattr(env, "step_env")
 
 
-def market_in(env: Any) -> tuple[Any, Any] | None:
-    """Environment and parameters of a market that `gymnasium.make` has made, or of several alike.
+def market_in(env: Any) -> JaxSource | None:
+    """The source of a market that `gymnasium.make` has made, or of several alike side by side.
 
     None where a wrapper around it may change what it gives: then it has to be stepped as it is.
     """
@@ -67,20 +68,18 @@ def market_in(env: Any) -> tuple[Any, Any] | None:
         env = getattr(env, "venv", None) or env.env
     if type(env).__name__ == "DummyVecEnv":
         markets = [market_in(one) for one in env.envs]
-        return (
-            markets[0]
-            if markets and all(map(_alike, markets, markets[:1] * len(markets)))
-            else None
-        )
-    if isinstance(env, type) or not hasattr(type(env), "is_tradax_market"):
+        same = all(_alike(market, markets[0]) for market in markets)
+        return replace(markets[0], num_envs=len(markets)) if same and markets[0] else None
+    if "tradax_env" not in getattr(env, "__dict__", {}):
         return None
-    return env.tradax_env, env.tradax_params
+    number = getattr(env, "num_envs", 1)
+    return jax_source(env.tradax_env, env.tradax_params, num_envs=number).in_unit_actions()
 
 
-def _alike(market: tuple[Any, Any] | None, other: tuple[Any, Any] | None) -> bool:
-    if market is None or other is None or market[0] != other[0]:
+def _alike(one: JaxSource | None, other: JaxSource | None) -> bool:
+    if one is None or other is None or one.env != other.env:
         return False
-    ours, theirs = jax.tree.leaves(market[1]), jax.tree.leaves(other[1])
+    ours, theirs = jax.tree.leaves(one.params), jax.tree.leaves(other.params)
     return all(x is y or np.array_equal(x, y) for x, y in zip(ours, theirs, strict=True))
 
 

@@ -58,10 +58,24 @@ class ActionSpec:
             return action
         return jnp.clip(action, jnp.array(self.low), jnp.array(self.high))
 
+    @property
+    def unit(self) -> "ActionSpec":
+        """The same with every bound -1 or 1."""
+        return ActionSpec(self.n, (-1.0,) * len(self.low), (1.0,) * len(self.high))
+
+    def to_unit(self, x: jax.Array) -> jax.Array:
+        """From within the bounds to within [-1, 1]."""
+        low, high = jnp.array(self.low), jnp.array(self.high)
+        return 2.0 * (x - low) / (high - low) - 1.0
+
+    def from_unit(self, x: jax.Array) -> jax.Array:
+        """From within [-1, 1] to within the bounds."""
+        low, high = jnp.array(self.low), jnp.array(self.high)
+        return low + (high - low) * (x + 1.0) / 2.0
+
     def squash(self, x: jax.Array) -> jax.Array:
         """Any number to within the bounds, by tanh."""
-        low, high = jnp.array(self.low), jnp.array(self.high)
-        return low + (high - low) * (jnp.tanh(x) + 1.0) / 2.0
+        return self.from_unit(jnp.tanh(x))
 
 
 @dataclass(frozen=True)

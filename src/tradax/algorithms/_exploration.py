@@ -15,21 +15,9 @@ from tradax.distributions import TanhGaussian
 from tradax.draws import normals
 from tradax.networks import MLP, RunningMoments
 from tradax.protocols import Actor
-from tradax.spaces import ActionSpec, Observation, Spec
+from tradax.spaces import Observation, Spec
 
 Noise = Literal["none", "gaussian", "ou", "parameter"]
-
-
-def to_unit(action: ActionSpec, x: jax.Array) -> jax.Array:
-    """From the environment's units to [-1, 1]."""
-    low, high = jnp.array(action.low), jnp.array(action.high)
-    return 2.0 * (x - low) / (high - low) - 1.0
-
-
-def from_unit(action: ActionSpec, x: jax.Array) -> jax.Array:
-    """From [-1, 1] to the environment's units."""
-    low, high = jnp.array(action.low), jnp.array(action.high)
-    return low + (high - low) * (x + 1.0) / 2.0
 
 
 def squashed_normal(outputs: jax.Array, bounds: tuple[float, ...]) -> TanhGaussian:
@@ -86,7 +74,7 @@ class Explorer(Actor):
             action = jnp.clip(action + noise, -1.0, 1.0)
         uniform = jax.scipy.special.erf(normal / jnp.sqrt(2.0))  # 2 Phi(normal) - 1
         action = jnp.where(self.random, uniform, action)
-        return from_unit(self.spec.action, action), memory, ()
+        return self.spec.action.from_unit(action), memory, ()
 
 
 class Perturbation(NamedTuple):

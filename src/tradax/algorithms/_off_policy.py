@@ -23,7 +23,6 @@ from tradax.algorithms._exploration import (
     Perturbation,
     normal_like,
     perturbed,
-    to_unit,
 )
 from tradax.algorithms._q_networks import Net, net, stacked
 from tradax.config import config, setting
@@ -376,7 +375,7 @@ class OffPolicy(Algorithm):
             returns = returns.update(running)
         # The cursor is the same in all members: written so, adding stays one write of a slice.
         ring = eqx.tree_at(lambda r: r.cursor, learner.replay, in_step(learner.replay.cursor))
-        ring = ring.add(experience._replace(action=to_unit(self.spec.action, experience.action)))
+        ring = ring.add(experience._replace(action=self.spec.action.to_unit(experience.action)))
         return learner._replace(
             moments=Moments(observations, returns, last), replay=ring, updates=learner.updates + 1
         )

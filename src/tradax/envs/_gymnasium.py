@@ -61,8 +61,7 @@ def to_market(action: jax.Array, spec: ActionSpec) -> jax.Array:
     """An action of the Gymnasium space in the market's own units."""
     if spec.discrete:
         return action.astype(jnp.int32)
-    low, high = jnp.array(spec.low), jnp.array(spec.high)
-    return low + (jnp.clip(action, -1.0, 1.0) + 1.0) / 2.0 * (high - low)
+    return spec.from_unit(jnp.clip(action, -1.0, 1.0))
 
 
 @jax.tree_util.register_pytree_node_class

@@ -53,8 +53,7 @@ def environment(env: Any) -> Environment:
     if isinstance(env, str):
         return _named(env)
     if (market := market_in(env)) is not None:
-        source = jax_source(*market, num_envs=getattr(env, "num_envs", 1))
-        return Environment(source, *_spaces(env), lambda: _vec_env(env), None)
+        return Environment(market, *_spaces(env), lambda: _vec_env(env))
     if isinstance(env, gymnasium.Env):
         # As it is, not a copy: its user may look into it.
         vector = gymnasium.vector.SyncVectorEnv(
