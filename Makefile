@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock
 
-.PHONY: train test lint format bench bench-learning bench-evolution bench-off-policy docs clean lock
+.PHONY: train test lint format bench bench-learning bench-evolution bench-off-policy bench-sb3 docs clean lock
 
 train: $(VENV)/.ready
 	$(BIN)/tradax train
@@ -32,6 +32,9 @@ bench-off-policy: $(VENV)/.ready-test
 
 bench-evolution: $(VENV)/.ready-test
 	$(BIN)/python -m benchmarks evolution_speed
+
+bench-sb3: $(VENV)/.ready-test
+	$(BIN)/python -m benchmarks sb3_dropin gymnasium_training
 
 docs: $(VENV)/.ready-test
 	$(INSTALL) --editable '.[docs]'

@@ -237,9 +237,10 @@ def test_an_off_policy_model_learns_online_and_with_callbacks():
 
 def test_a_market_of_gymnasium_is_stepped_on_the_device():
     env = gymnasium.make("tradax/Portfolio-v0", data="us20", symbols=["AAPL", "JPM"])
-    model = TRPO(
-        "MlpPolicy", DummyVecEnv([lambda: env]), seed=0, n_steps=16, policy_kwargs={"net_arch": [8]}
+    venv = make_vec_env(
+        "tradax/Portfolio-v0", env_kwargs={"data": "us20", "symbols": ["AAPL", "JPM"]}
     )
+    model = TRPO("MlpPolicy", venv, seed=0, n_steps=16, policy_kwargs={"net_arch": [8]})
     source = model._environment.source
     assert source.jittable
     # Actions are those of Gymnasium there too, whatever the market's own bounds.

@@ -47,8 +47,14 @@ class TradaxEnv(gymnasium.Env):
         return obs, reward, bool(info.pop("terminated")), bool(info.pop("truncated")), info
 
 
-def make(market: str, **options: Any) -> TradaxEnv:
-    """What `gymnasium.make("tradax/...")` calls; the options are those of `made`."""
+def make(market: str, render_mode: str | None = None, **options: Any) -> TradaxEnv:
+    """What `gymnasium.make("tradax/...")` calls; the options are those of `made`.
+
+    Raises:
+        TypeError: a render mode, for there are no pictures; callers that try one go on without.
+    """
+    if render_mode is not None:
+        raise TypeError(f"{market} has no pictures; leave out render_mode")
     return TradaxEnv(made(market, **options))
 
 
