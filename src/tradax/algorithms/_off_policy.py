@@ -24,11 +24,11 @@ from tradax.algorithms._exploration import (
     normal_like,
     perturbed,
 )
+from tradax.algorithms._moments import Moments
 from tradax.algorithms._q_networks import Net, net, stacked
 from tradax.config import config, setting
 from tradax.draws import normals
 from tradax.errors import ConfigError
-from tradax.networks import RunningMoments
 from tradax.optimise import descend, in_step, linear_anneal
 from tradax.policies import NetworkPolicy
 from tradax.protocols import Algorithm, Experience, Metrics
@@ -134,15 +134,6 @@ class Batch(NamedTuple):
     """Of the value of `next_obs`; 0 where the episode terminated."""
 
 
-class Moments(NamedTuple):
-    """Running statistics of what is observed and earned."""
-
-    observations: RunningMoments | None
-    returns: RunningMoments | None
-    discounted_return: jax.Array
-    """Running discounted return [num_envs], of which `returns` keeps the variance."""
-
-
 class Learner(NamedTuple):
     """Everything that is learned, and what is remembered."""
 
@@ -194,12 +185,7 @@ class OffPolicy(Algorithm):
         c, spec = self.config, self.spec
         networks_key, noise_key = jax.random.split(key)
         networks = self.networks(networks_key)
-        flat = spec.market == 0
-        moments = Moments(
-            RunningMoments.create((spec.account,)) if flat and c.normalize_observations else None,
-            RunningMoments.create(()) if c.normalize_rewards else None,
-            jnp.zeros(c.num_envs),
-        )
+        moments = Moments.create(c, spec)
         perturbation = None
         if c.noise == "parameter":
             scale = jnp.asarray(c.noise_scale, jnp.float32)
@@ -359,26 +345,11 @@ class OffPolicy(Algorithm):
 
     def _remember(self, learner: Learner, experience: Experience) -> Learner:
         """Store the experience, and let the running statistics see it."""
-        c = self.config
-        observations, returns, last = learner.moments
-        if observations is not None:
-            assert isinstance(experience.obs, jax.Array)
-            observations = observations.update(experience.obs)
-        if returns is not None:
-
-            def accumulate(running, step):
-                reward, done = step
-                running = reward + c.gamma * running
-                return running * (1.0 - done), running
-
-            last, running = jax.lax.scan(accumulate, last, (experience.reward, experience.done))
-            returns = returns.update(running)
+        moments = learner.moments.update(experience, self.config.gamma)
         # The cursor is the same in all members: written so, adding stays one write of a slice.
         ring = eqx.tree_at(lambda r: r.cursor, learner.replay, in_step(learner.replay.cursor))
         ring = ring.add(experience._replace(action=self.spec.action.to_unit(experience.action)))
-        return learner._replace(
-            moments=Moments(observations, returns, last), replay=ring, updates=learner.updates + 1
-        )
+        return learner._replace(moments=moments, replay=ring, updates=learner.updates + 1)
 
     def _sample(self, learner: Learner, table: jax.Array | None, key: jax.Array) -> Batch:
         """Minibatches [U, B, ...]."""
@@ -406,9 +377,7 @@ class OffPolicy(Algorithm):
         else:
             keys = jax.random.split(key, c.gradient_steps)
             drawn = jax.vmap(lambda key: draw(key, c.batch_size))(keys)
-        reward = c.reward_scale * drawn.reward
-        if learner.moments.returns is not None:
-            reward = reward / jnp.sqrt(learner.moments.returns.var + 1e-8)
+        reward = learner.moments.scaled(c.reward_scale * drawn.reward)
         return Batch(seen(drawn.obs), drawn.action, reward, seen(drawn.next_obs), drawn.discount)
 
     def _perturb(self, learner: Learner, batches: Batch, done: jax.Array, key: jax.Array):

@@ -17,9 +17,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from tradax.algorithms._moments import Moments
 from tradax.config import config, setting
 from tradax.distributions import Distribution
-from tradax.networks import RunningMoments, mlp
+from tradax.networks import mlp
 from tradax.optimise import adam, linear_anneal
 from tradax.policies import ActorCritic, NetworkPolicy, StochasticActor, distribution, head_of
 from tradax.protocols import Actor, Algorithm, Experience, Logged, Metrics, Source
@@ -67,15 +68,6 @@ class Config:
     """From logged data: largest importance weight of a step."""
     behaviour_kl: float = setting(default=0.5, above=0)
     """From logged data: largest divergence from the logged policy, in nats."""
-
-
-class Moments(NamedTuple):
-    """Running statistics of what is observed and earned."""
-
-    observations: RunningMoments | None
-    returns: RunningMoments | None
-    discounted_return: jax.Array
-    """Running discounted return [num_envs], of which `returns` keeps the variance."""
 
 
 class Learner(NamedTuple):
@@ -162,13 +154,8 @@ class PolicyGradient(Algorithm):
     def init(self, key: jax.Array) -> Learner:
         c, spec = self.config, self.spec
         network = self.network(key)
-        flat = spec.market == 0
-        moments = Moments(
-            RunningMoments.create((spec.account,)) if flat and c.normalize_observations else None,
-            RunningMoments.create(()) if c.normalize_rewards else None,
-            jnp.zeros(c.num_envs),
-        )
         state = self.optimiser_state(network)
+        moments = Moments.create(c, spec)
         return Learner(network, state, moments, self.own(network), jnp.int32(0))
 
     def actor(self, learner: Learner) -> Actor:
@@ -280,32 +267,17 @@ class PolicyGradient(Algorithm):
         The statistics move on afterwards, so that the ratio of new to old policy starts at 1.
         """
         c = self.config
-        observations, returns, last = learner.moments
-        if observations is not None:
-            raw, following = experience.obs, experience.next_obs
-            assert isinstance(raw, jax.Array)
-            assert isinstance(following, jax.Array)
+        moments, seen = learner.moments, learner.moments.observations
+        moments = moments.update(experience, c.gamma, afresh=c.update_every == "episodes")
+        experience = experience._replace(reward=moments.scaled(experience.reward))
+        if seen is not None:
             experience = experience._replace(
-                obs=observations(raw), next_obs=observations(following)
+                obs=seen(_flat(experience.obs)), next_obs=seen(_flat(experience.next_obs))
             )
-            observations = observations.update(raw)
-        if returns is not None:
-
-            def accumulate(running, step):
-                reward, done = step
-                running = reward + c.gamma * running
-                return running * (1.0 - done), running
-
-            if c.update_every == "episodes":
-                last = jnp.zeros_like(last)
-            last, running = jax.lax.scan(accumulate, last, (experience.reward, experience.done))
-            returns = returns.update(running)
-            scaled = experience.reward / jnp.sqrt(returns.var + 1e-8)
-            experience = experience._replace(reward=scaled)
         if c.reward_clip is not None:
             clipped = jnp.clip(experience.reward, -c.reward_clip, c.reward_clip)
             experience = experience._replace(reward=clipped)
-        return learner._replace(moments=Moments(observations, returns, last)), experience
+        return learner._replace(moments=moments), experience
 
     def _near_behaviour(self, before: Learner, after: Learner, experience: Experience):
         """Halve the policy's step until it is within `behaviour_kl` of the log's, or no further
@@ -335,6 +307,11 @@ class PolicyGradient(Algorithm):
         if network.critic is not None:
             network = eqx.tree_at(lambda n: n.critic, network, new.critic)
         return after._replace(network=network), {"behaviour_kl": kl, "behaviour_step": size}
+
+
+def _flat(obs: Observation) -> jax.Array:
+    assert isinstance(obs, jax.Array)
+    return obs
 
 
 def kl_estimate(log_ratio: jax.Array) -> jax.Array:
