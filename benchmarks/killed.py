@@ -23,10 +23,10 @@ import numpy as np
 from tradax.checkpoint import read_newest
 
 RUNS = {
-    "ppo": "--data synthetic:gbm,bars=400 --skip-posterior --timesteps 200000 --ppo.num-envs 8 "
-    "--ppo.n-steps 32 --ppo.hidden-sizes 16 --evaluations 5",
-    "sac": "--env Pendulum-v1 --timesteps 4000 --sac.buffer-size 2000 --sac.hidden-sizes 16 "
-    "--sac.learning-starts 100 --evaluations 3",
+    "ppo": "--env CartPole-v1 --timesteps 200000 --ppo.num-envs 8 --ppo.n-steps 32 "
+    "--ppo.hidden-sizes 16 --evaluations 5",
+    "sac": "--env Pendulum-v1 --timesteps 4000 --sac.replay-size 2000 --sac.hidden-sizes 16 "
+    "--sac.learning-starts 100 --sac.batch-size 64 --evaluations 3",
     "genetic": "--env CartPole-v1 --timesteps 1500000 --genetic.population-size 64 "
     "--genetic.hidden-sizes 8 --evaluations 3",
 }
@@ -41,10 +41,10 @@ def main() -> None:
         whole = {}
         for algorithm in RUNS:
             for attempt in ("cold", "whole"):
-                began = time.monotonic()
                 folder = base / f"{algorithm}-{attempt}"
-                code = _start(algorithm, folder, resume=False).wait(_LIMIT_SECONDS)
-                assert code == 0, _said(folder)
+                child = _start(algorithm, folder, resume=False)
+                began = _begun(child, folder)
+                assert child.wait(_LIMIT_SECONDS) == 0, _said(folder)
             whole[algorithm] = (folder, time.monotonic() - began)
             print(f"{algorithm}: {whole[algorithm][1]:.1f} s undisturbed", flush=True)
         lost = 0
@@ -66,7 +66,8 @@ def _campaign(number: signal.Signals, kills: int, whole: dict, base: Path) -> in
         here = 0
         while here < 3 and struck < kills:  # a run may be killed several times
             child = _start(algorithm, folder, resume=(folder / "config.yaml").exists())
-            code = _strike(child, number, folder, draw.uniform(0, seconds), draw.random() < 1 / 3)
+            in_checkpoint = draw.random() < 1 / 3
+            code = _strike(child, number, folder, draw.uniform(0, seconds), in_checkpoint)
             if code is None:
                 break
             codes[code] += 1
@@ -114,11 +115,12 @@ def _strike(
     seconds: float,
     in_checkpoint: bool,
 ) -> int | None:
-    """Send the signal after so many seconds, or then at the next beginning of a checkpoint.
+    """Send the signal so many seconds after the process has taken its folder, or then at the next
+    beginning of a checkpoint.
 
     Returns: how the child ended; None where it had ended by itself before.
     """
-    due = time.monotonic() + seconds
+    due = _begun(child, folder) + seconds
     while time.monotonic() < due or (in_checkpoint and not _writing(folder)):
         time.sleep(0.001)
         if child.poll() is not None:
@@ -126,6 +128,17 @@ def _strike(
             return None
     child.send_signal(number)
     return child.wait(_LIMIT_SECONDS)
+
+
+def _begun(child: subprocess.Popen, folder: Path) -> float:
+    """When the process wrote its number into the lock, so without its imports."""
+    lock = folder / "run.lock"
+    while child.poll() is None:
+        with contextlib.suppress(OSError):
+            if f"process {child.pid} " in lock.read_text():
+                break
+        time.sleep(0.001)
+    return time.monotonic()
 
 
 def _writing(folder: Path) -> bool:

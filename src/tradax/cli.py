@@ -163,7 +163,7 @@ _COMMANDS = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command. Returns the exit code: 0, 2 for what a user can mend, 130 or 143: stopped."""
+    """Run one command. Returns the exit code: 0, 2 for what a user can mend, 130, 143: stopped."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
     try:

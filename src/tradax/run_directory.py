@@ -90,15 +90,14 @@ def locked(folder: Path) -> Iterator[None]:
     path = folder / _LOCK
     with contextlib.ExitStack() as stack:
         with clear_errors(path):
-            file = stack.enter_context(path.open("a+", encoding="utf-8"))
-        _lock(file)
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        file.flush()
+            file = stack.enter_context(path.open("a+b", buffering=0))
+            _lock(path, file)
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}\n".encode())
         yield
 
 
-def _lock(file: IO[str]) -> None:
+def _lock(path: Path, file: IO[bytes]) -> None:
     try:
         import fcntl
     except ImportError:  # Windows
@@ -107,13 +106,12 @@ def _lock(file: IO[str]) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         file.seek(0)
-        holder = file.read(200).strip() or "another process"
+        holder = file.read(200).decode(errors="replace").strip() or "another process"
         raise TradaxError(
-            f"{Path(file.name).parent} is in use by {holder}; wait for it or stop it, or give "
-            "another --out"
+            f"{path.parent} is in use by {holder}; wait for it or stop it, or give another --out"
         ) from None
     except OSError as error:  # a file system without locks
-        warnings.warn(f"{file.name}: cannot be locked ({error.strerror})", stacklevel=3)
+        warnings.warn(f"{path}: cannot be locked ({error.strerror})", stacklevel=3)
 
 
 def symbol_folder(symbol: str) -> str:
