@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock
 
-.PHONY: train test lint format bench bench-learning bench-evolution bench-off-policy docs clean lock
+.PHONY: train test lint format bench bench-learning bench-evolution bench-off-policy bench-killed bench-long-run docs clean lock
 
 train: $(VENV)/.ready
 	$(BIN)/tradax train
@@ -32,6 +32,12 @@ bench-off-policy: $(VENV)/.ready-test
 
 bench-evolution: $(VENV)/.ready-test
 	$(BIN)/python -m benchmarks evolution_speed
+
+bench-killed: $(VENV)/.ready-test
+	$(BIN)/python -m benchmarks killed
+
+bench-long-run: $(VENV)/.ready-test
+	$(BIN)/python -m benchmarks long_run
 
 docs: $(VENV)/.ready-test
 	$(INSTALL) --editable '.[docs]'
