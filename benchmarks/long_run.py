@@ -1,4 +1,4 @@
-"""Memory over a long run: CHUNKS chunks of one update each (an environment variable; 10^6 by default).
+"""Memory over a long run: CHUNKS chunks of one update each (from the environment; 10^6 by default).
 
 A day of training is some 350,000 chunks of a quarter of a second. All that is done between them
 is done here too: rows, TensorBoard, a checkpoint a second. Prints the resident memory along the
