@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock
 
-.PHONY: train test lint format bench bench-learning bench-evolution bench-off-policy bench-sb3 docs clean lock
+.PHONY: train test lint format bench bench-learning bench-evolution bench-off-policy bench-sb3 docs clean lock bench-killed bench-long-run
 
 train: $(VENV)/.ready
 	$(BIN)/tradax train
@@ -35,6 +35,12 @@ bench-evolution: $(VENV)/.ready-test
 
 bench-sb3: $(VENV)/.ready-test
 	$(BIN)/python -m benchmarks sb3_dropin gymnasium_training
+
+bench-killed: $(VENV)/.ready-test
+	$(BIN)/python -m benchmarks killed
+
+bench-long-run: $(VENV)/.ready-test
+	$(BIN)/python -m benchmarks long_run
 
 docs: $(VENV)/.ready-test
 	$(INSTALL) --editable '.[docs]'

@@ -78,7 +78,11 @@ class TrainOptions:
     out: str | None = None
     """Folder for the results; runs/ENV-ALGORITHM-1, -2, ... by default."""
     resume: str | None = None
-    """Go on with an interrupted run's folder; its own settings count."""
+    """Go on with an interrupted run's folder, to the result that it would have had. Its own options
+    count; only --timesteps may be given, and grow."""
+    checkpoint_seconds: float = 60.0
+    """Save at least so often what --resume needs, in the background; besides at each best
+    evaluation and at the end."""
     debug: bool = False
     """Show tracebacks."""
 
@@ -159,7 +163,7 @@ _COMMANDS = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command. Returns the exit code: 0, 2 for what the user can mend, 130 for Ctrl-C."""
+    """Run one command. Returns the exit code: 0, 2 for what a user can mend, 130, 143: stopped."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
     try:
@@ -177,6 +181,11 @@ def main(arguments: list[str] | None = None) -> int:
         # The reader of a pipe has gone; Python would complain once more while it shuts down.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:  # a full disk, say, where no other message was thought of
+        if debug:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return TradaxError.exit_code
     except KeyboardInterrupt:
         if debug:
             raise
@@ -242,37 +251,43 @@ def _train(arguments: list[str]) -> int:
     device.use(options.device, simulated=options.devices)
     device.keep_compiled_programs()
     _join(options)
+    from tradax import resuming, signals
     from tradax.experiment import train
 
-    result = train(
-        algorithm=options.algorithm,
-        env=options.env,
-        data=options.data[0] if len(options.data) == 1 else list(options.data) or None,
-        symbols=list(options.symbols) if options.symbols else None,
-        signals=list(options.signals) if options.signals is not None else None,
-        total_timesteps=_TEST_RUN_TIMESTEPS if options.test_run else options.timesteps,
-        seed=options.seed,
-        settings=settings,
-        preprocessing=not options.no_preprocessing,
-        closes_only=options.closes_only,
-        intersection=options.intersection,
-        shared_policy=options.shared_policy,
-        skip_posterior=options.skip_posterior,
-        train_fraction=options.train_fraction,
-        validation_fraction=options.validation_fraction,
-        evaluations=2 if options.test_run else options.evaluations,
-        offline=options.offline,
-        out=options.out,
-        resume=options.resume,
-        devices=options.devices,
-        progress=True,
-        command=" ".join(["tradax train", *arguments]),
-    )
+    resume = options.resume or resuming.from_out(options.out, ["train", *arguments])
+    with signals.second_ends_the_process():
+        result = train(
+            algorithm=options.algorithm,
+            env=options.env,
+            data=options.data[0] if len(options.data) == 1 else list(options.data) or None,
+            symbols=list(options.symbols) if options.symbols else None,
+            signals=list(options.signals) if options.signals is not None else None,
+            total_timesteps=_TEST_RUN_TIMESTEPS if options.test_run else options.timesteps,
+            seed=options.seed,
+            settings=settings,
+            preprocessing=not options.no_preprocessing,
+            closes_only=options.closes_only,
+            intersection=options.intersection,
+            shared_policy=options.shared_policy,
+            skip_posterior=options.skip_posterior,
+            train_fraction=options.train_fraction,
+            validation_fraction=options.validation_fraction,
+            evaluations=2 if options.test_run else options.evaluations,
+            offline=options.offline,
+            out=options.out,
+            resume=resume,
+            checkpoint_seconds=options.checkpoint_seconds,
+            devices=options.devices,
+            progress=True,
+            command=" ".join(["tradax train", *arguments]),
+        )
     if result.run_dir == Path():
-        return 130 if result.interrupted else 0  # the first process says the rest
+        return (
+            128 + result.interrupted if result.interrupted else 0
+        )  # the first process says the rest
     if result.interrupted:
         print(f"interrupted; go on with: tradax train --resume {result.run_dir}", file=sys.stderr)
-        return 130
+        return 128 + result.interrupted
     from tradax.reporting.terminal import print_summary
 
     print_summary(result.summary)

@@ -13,11 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from tradax import discovery, host_updates, parallel, run_directory, training
-from tradax.checkpoint import load_checkpoint
+from tradax import discovery, host_updates, parallel, resuming, run_directory, training
+from tradax.checkpoint import clean_up, has_checkpoint, load_checkpoint
 from tradax.config import section, to_dict
 from tradax.errors import ConfigError, TrainingError
 from tradax.evaluation.backtest import symbol_of
+from tradax.files import remove_leftovers, renamed
 from tradax.held_out import held_out_test
 from tradax.hooks import (
     BestEver,
@@ -36,7 +37,6 @@ from tradax.policies import NetworkPolicy
 from tradax.preparation import (
     Request,
     Task,
-    data_facts,
     needs_bars,
     object_name,
     policy_names,
@@ -60,7 +60,8 @@ class Result:
     summary: dict[str, Any]
     """What `summary.json` holds."""
     run_dir: Path
-    interrupted: bool
+    interrupted: int
+    """The signal that stopped it (SIGINT, SIGTERM); 0 where it went to its end."""
     fittest: dict[str, tuple[float, NetworkPolicy]]
     """The same -> fitness and policy of the best individual ever; empty unless searching."""
 
@@ -93,6 +94,7 @@ def train(
     offline: Path | str | None = None,
     out: Path | str | None = None,
     resume: Path | str | None = None,
+    checkpoint_seconds: float = 60.0,
     devices: int | None = None,
     progress: bool = False,
     command: str | None = None,
@@ -125,8 +127,10 @@ def train(
             environment then serves for validation and the test; `total_timesteps` counts logged
             steps, which are drawn again and again.
         out: a new folder; runs/NAME-1, -2, ... by default.
-        resume: a run folder to go on with; its own settings count, but that it may be given more
-            `total_timesteps`.
+        resume: a run folder to go on with. Data, libraries and options must be as they were, but
+            that there may be more `total_timesteps`.
+        checkpoint_seconds: between two checkpoints, at least; besides, one is written at each best
+            evaluation and at the end.
         devices: share the work of every update between so many; searches without gradients only.
         progress: show progress on standard error.
 
@@ -137,43 +141,43 @@ def train(
     settings = {name: dict(options) for name, options in (settings or {}).items()}
     if not preprocessing:
         settings.setdefault("features", {})["indicators"] = False
+    frame = None if data is None or isinstance(data, str | list | tuple | Path) else data
+    algorithm, settings = _named("algorithms", algorithm, settings)
+    if (market := market_in(env)) is not None:
+        env = market
+    elif is_host_env(env):
+        env = from_gymnasium(env)
+        settings = _with_its_number(env, algorithm, settings)
+    name, settings = _named("envs", env, settings) if not _is_object(env) else (env, settings)
+    request = Request(
+        algorithm=algorithm,
+        env=name if isinstance(name, str) else object_name(env),
+        data="frame" if frame is not None else _plain_data(data, name),
+        symbols=symbols,
+        signals=signals,
+        closes_only=closes_only,
+        intersection=intersection,
+        shared_policy=shared_policy,
+        skip_posterior=skip_posterior,
+        total_timesteps=1_000_000 if total_timesteps is None else total_timesteps,
+        seed=seed,
+        train_fraction=train_fraction,
+        validation_fraction=validation_fraction,
+        evaluations=evaluations,
+        log_rows=log_rows,
+        normalizer=None if normalizer is None else type(normalizer).__name__,
+        offline=None if offline is None else str(offline),
+        settings=settings,
+    )
+    folder = None
+    if checkpoint_seconds < 0:
+        raise ConfigError(f"checkpoint_seconds is {checkpoint_seconds}; it must be at least 0")
     if resume is not None:
         folder = Path(resume)
-        request = read_request(folder)
-        if total_timesteps is not None and total_timesteps > request.total_timesteps:
-            request = dataclasses.replace(request, total_timesteps=total_timesteps)
+        asked = request if data is not None else dataclasses.replace(request, data=None)
+        request = resuming.continued(asked, read_request(folder), folder, total_timesteps)
         frame = saved_frame(request, folder)
         normalizer = saved_normalizer(request, folder)
-    else:
-        folder = None
-        frame = None if data is None or isinstance(data, str | list | tuple | Path) else data
-        algorithm, settings = _named("algorithms", algorithm, settings)
-        if (market := market_in(env)) is not None:
-            env = market
-        elif is_host_env(env):
-            env = from_gymnasium(env)
-            settings = _with_its_number(env, algorithm, settings)
-        name, settings = _named("envs", env, settings) if not _is_object(env) else (env, settings)
-        request = Request(
-            algorithm=algorithm,
-            env=name if isinstance(name, str) else object_name(env),
-            data="frame" if frame is not None else _plain_data(data, name),
-            symbols=symbols,
-            signals=signals,
-            closes_only=closes_only,
-            intersection=intersection,
-            shared_policy=shared_policy,
-            skip_posterior=skip_posterior,
-            total_timesteps=1_000_000 if total_timesteps is None else total_timesteps,
-            seed=seed,
-            train_fraction=train_fraction,
-            validation_fraction=validation_fraction,
-            evaluations=evaluations,
-            log_rows=log_rows,
-            normalizer=None if normalizer is None else type(normalizer).__name__,
-            offline=None if offline is None else str(offline),
-            settings=settings,
-        )
     task = prepare(
         request,
         env=env if _is_object(env) else None,
@@ -183,6 +187,8 @@ def train(
     )
     if request.offline is not None:
         task = from_log(request.offline, request.algorithm, task)
+    if folder is not None:
+        resuming.check_world(request, task, folder)
 
     mesh = None
     if devices is not None or jax.process_count() > 1:
@@ -206,29 +212,26 @@ def train(
         folder = run_directory.create(
             out, f"{run_directory.symbol_folder(request.env)}-{request.algorithm}"
         )
-    task = task._replace(folders=[folder / path for path in task.folders])
-    run_directory.write_config(folder, vars(request))
-    if frame is not None and resume is None and task.bars is not None:
-        task.bars.write_parquet(folder / "bars.parquet")
-    run_directory.write_manifest(
-        folder,
-        seed=request.seed,
-        data=None if task.bars is None else data_facts(task),
-        command=command or "tradax.train(...) from Python",
-    )
-    if task.pipeline is not None:
-        task.pipeline.save(folder)
-    hooks = _hooks(task, folder)
-    trained = _run(request, task, folder if resume is not None else None, mesh, hooks, progress)
-    parallel.leave()
-    return _finish(request, task, folder, trained)
-
-
-def _hooks(task: Task, folder: Path) -> list[training.Hook]:
-    hooks: list[training.Hook] = [Checkpoints(folder / "checkpoints")]
-    if keeps_best(task.algorithm):
-        hooks.append(BestEver(task.algorithm, task.folders, task.members is not None))
-    return hooks
+    with run_directory.locked(folder):
+        remove_leftovers(folder)
+        task = task._replace(folders=[folder / path for path in task.folders])
+        if frame is not None and resume is None and task.bars is not None:
+            with renamed(folder / "bars.parquet") as temporary:
+                task.bars.write_parquet(temporary)
+        if task.pipeline is not None:
+            task.pipeline.save(folder)
+        if resume is None:
+            run_directory.write_manifest(
+                folder,
+                seed=request.seed,
+                data=resuming.facts(request, task),
+                command=command or "tradax.train(...) from Python",
+            )
+        run_directory.write_config(folder, vars(request))  # the last: from here on it can resume
+        resumed = folder if resume is not None else None
+        trained = _run(request, task, resumed, mesh, folder, checkpoint_seconds, progress)
+        parallel.leave()
+        return _finish(request, task, folder, trained)
 
 
 def _run(
@@ -236,28 +239,26 @@ def _run(
     task: Task,
     resumed: Path | None,
     mesh: Mesh | None,
-    hooks: list[training.Hook] | None = None,
+    folder: Path | None = None,
+    checkpoint_seconds: float = 60.0,
     progress: bool = False,
 ) -> training.Trained:
-    """Train, with files and display attached where `hooks` are given."""
+    """Train, writing to `folder` where it is given, and displaying."""
     key = jax.random.key(request.seed)
     algorithm, source = task.algorithm, task.source
     if task.members is not None:
         # The same seed for every symbol: each is the run that it would be alone.
         key = jnp.stack([key] * task.members)
-    saved = None
-    if resumed is not None:
-        like = training.blank(algorithm, source, key, request.total_timesteps, task.members)
-        saved = load_checkpoint(resumed / "checkpoints", like)
-    update = 0 if saved is None else int(jnp.max(saved.state.update))
+    saved = None if resumed is None else _saved(request, task, resumed / "checkpoints", key)
     total = training.updates_needed(algorithm, request.total_timesteps)
-    if hooks is not None:
-        hooks += [MetricsFile(task.folders, keep_until_update=update), TensorBoard(task.folders)]
+    hooks: list[training.Hook] = []
     with contextlib.ExitStack() as stack:
+        if folder is not None:
+            hooks += _hooks(task, folder, saved, checkpoint_seconds, stack)
         if progress:
             display = Display(total * algorithm.steps_per_update)
             stack.callback(display.close)
-            hooks = [*(hooks or []), display]
+            hooks.append(display)
         try:
             return training.train(
                 algorithm,
@@ -268,14 +269,55 @@ def _run(
                 evaluate=task.evaluate,
                 evaluations=request.evaluations,
                 log_rows=request.log_rows,
-                hooks=hooks or (),
+                hooks=hooks,
                 resume=saved,
                 mesh=mesh,
             )
         except TrainingError as error:
-            if hooks is not None:
+            if folder is not None:
                 _save_policies(request, task, error.policy, "policy-last.zip")
             raise
+
+
+def _saved(
+    request: Request, task: Task, checkpoints: Path, key: jax.Array
+) -> training.Progress | None:
+    """Where the run stopped; None before its first checkpoint."""
+    if not has_checkpoint(checkpoints):
+        warnings.warn(
+            f"{checkpoints}: no checkpoint yet; the run begins from its start", stacklevel=2
+        )
+        return None
+    like = training.blank(task.algorithm, task.source, key, request.total_timesteps, task.members)
+    return load_checkpoint(checkpoints, like)
+
+
+def _hooks(
+    task: Task,
+    folder: Path,
+    saved: training.Progress | None,
+    checkpoint_seconds: float,
+    stack: contextlib.ExitStack,
+) -> list[training.Hook]:
+    """All that writes to the run's folder."""
+    update = 0 if saved is None else int(jnp.max(saved.state.update))
+    rows = [path / "metrics.jsonl" for path in task.folders]
+    clean_up(folder / "checkpoints")
+    checkpoints = Checkpoints(
+        folder / "checkpoints", seconds=checkpoint_seconds, begun=saved, beside=rows
+    )
+    stack.callback(checkpoints.close)
+    several = task.members is not None
+    best = [BestEver(task.algorithm, task.folders, several)] if keeps_best(task.algorithm) else []
+    return [
+        checkpoints,
+        *best,
+        MetricsFile(rows, keep_until_update=update),
+        TensorBoard(
+            [path / "tensorboard" for path in task.folders],
+            from_timesteps=update * task.algorithm.steps_per_update + 1 if update else 0,
+        ),
+    ]
 
 
 def _finish(request: Request, task: Task, folder: Path, trained: training.Trained) -> Result:

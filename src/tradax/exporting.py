@@ -1,6 +1,5 @@
 """A run's results as files of other programs: Stable-Baselines3, ONNX, scikit-learn."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +12,7 @@ import numpy as np
 from tradax import training
 from tradax.checkpoint import load_checkpoint
 from tradax.errors import ConfigError, TradaxError
+from tradax.files import write_atomic
 from tradax.model_file import load_policy
 from tradax.offline import from_log
 from tradax.onnx_file import Features, write_onnx
@@ -138,7 +138,7 @@ def _copied(found: list[Path], out: Path | str | None) -> list[Path]:
         return found
     if len(found) > 1:
         raise ConfigError(f"{len(found)} normalisers do not fit into one file; leave out --out")
-    shutil.copyfile(found[0], out)
+    write_atomic(out, found[0].read_bytes())
     return [Path(out)]
 
 

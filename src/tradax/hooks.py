@@ -3,7 +3,8 @@
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,26 +12,29 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from tradax.checkpoint import save_checkpoint
+from tradax.checkpoint import to_host, write_checkpoint
+from tradax.files import append, clear_errors, write_atomic
 from tradax.model_file import save_policy
 from tradax.protocols import Algorithm
 from tradax.training import Hook, Progress, Row
 
 
 class MetricsFile(Hook):
-    """Appends rows to `metrics.jsonl`, one file a member. Numbers that do not exist are null."""
+    """Appends rows to `metrics.jsonl`, one file a member. Numbers that do not exist are null.
 
-    def __init__(self, folders: list[Path], *, keep_until_update: int = 0):
-        self._paths = [folder / "metrics.jsonl" for folder in folders]
-        for path in self._paths:
-            path.parent.mkdir(parents=True, exist_ok=True)
+    Args:
+        keep_until_update: rows of a run that is resumed; later ones are cut off.
+    """
+
+    def __init__(self, paths: list[Path], *, keep_until_update: int = 0):
+        self._paths = paths
+        for path in paths:
             kept = read_rows(path) if keep_until_update and path.exists() else []
             lines = [json.dumps(row) for row in kept if row["update"] <= keep_until_update]
-            path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+            write_atomic(path, "".join(line + "\n" for line in lines))
 
     def on_row(self, row: Row, member: int) -> None:
-        with self._paths[member].open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row, allow_nan=False) + "\n")
+        append(self._paths[member], json.dumps(row, allow_nan=False) + "\n")
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -45,33 +49,120 @@ def read_rows(path: Path) -> list[Row]:
 
 
 class TensorBoard(Hook):
-    """Event files that TensorBoard shows, one folder a member."""
+    """Event files that TensorBoard shows, one folder a member.
 
-    def __init__(self, folders: list[Path]):
-        from tensorboardX import SummaryWriter  # 1.3 s where torch is installed
+    Written at once and by this thread: the library's own writer has a thread, which a full disk
+    kills, and then waits for it.
 
-        self._writers = [SummaryWriter(str(folder / "tensorboard")) for folder in folders]
+    Args:
+        from_timesteps: TensorBoard forgets what was logged from here on, before this.
+    """
+
+    def __init__(self, folders: list[Path], *, from_timesteps: int = 0):
+        from tensorboardX.event_file_writer import EventsWriter  # 1.3 s where torch is installed
+        from tensorboardX.proto import event_pb2
+        from tensorboardX.summary import scalar
+
+        events: Any = event_pb2  # generated, without types
+        self._event, self._scalar = events.Event, scalar
+        self._folders, self._writers = folders, []
+        for folder in folders:
+            with clear_errors(folder):
+                folder.mkdir(parents=True, exist_ok=True)
+                # Its names are by the second; one that is resumed sooner must not be overwritten.
+                suffix = f".{len(list(folder.iterdir()))}"
+                self._writers.append(EventsWriter(str(folder / "events"), suffix))
+        if from_timesteps:
+            begin = events.SessionLog(status=events.SessionLog.SessionStatus.START)
+            start = self._event(step=from_timesteps, session_log=begin)
+            for member in range(len(folders)):
+                self._write(member, start)
 
     def on_row(self, row: Row, member: int) -> None:
+        summary = None
         for name, value in row.items():
             if isinstance(value, int | float) and name not in ("timesteps", "update"):
-                self._writers[member].add_scalar(f"train/{name}", value, row["timesteps"])
+                one = self._scalar(f"train/{name}", value)
+                if summary is None:
+                    summary = one
+                else:
+                    summary.MergeFrom(one)
+        self._write(member, self._event(step=row["timesteps"], summary=summary))
 
     def on_save(self, progress: Progress, final: bool) -> None:
-        for writer in self._writers:
-            writer.close() if final else writer.flush()
+        if final:
+            for folder, writer in zip(self._folders, self._writers, strict=True):
+                with clear_errors(folder):
+                    writer.close()
+
+    def _write(self, member: int, event: Any) -> None:
+        event.wall_time = time.time()
+        with clear_errors(self._folders[member]):
+            self._writers[member].write_event(event)
+            self._writers[member].flush()
 
 
 class Checkpoints(Hook):
-    """Saves what resuming needs when training stops, and in between every `seconds`."""
+    """Saves what resuming needs, in the background: every so often, at the best and at the end.
 
-    def __init__(self, folder: Path, *, seconds: float = 60.0):
-        self._folder, self._seconds, self._last = folder, seconds, time.monotonic()
+    Args:
+        seconds: between two, at least.
+        begun: where training starts, if not anew.
+        beside: files that belong to a checkpoint and must be on the disk with it.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        seconds: float = 60.0,
+        begun: Progress | None = None,
+        beside: Sequence[Path] = (),
+    ):
+        self._folder, self._seconds, self._beside = folder, seconds, beside
+        self._best = -np.inf if begun is None else np.asarray(begun.best_score)
+        self._saved = None if begun is None else _updates(begun)
+        self._last = time.monotonic()
+        self._writer = ThreadPoolExecutor(1, "checkpoint")
+        self._writing: Future[None] | None = None
 
     def on_save(self, progress: Progress, final: bool) -> None:
-        if final or time.monotonic() - self._last >= self._seconds:
-            save_checkpoint(self._folder, progress)
-            self._last = time.monotonic()
+        score = np.array(progress.best_score)
+        best = bool(np.any(score > self._best))
+        if not (final or best):
+            if self._writing is not None and not self._writing.done():
+                return
+            self._wait()  # it has ended: an error is heard of now, not at the next checkpoint
+            if time.monotonic() - self._last < self._seconds:
+                return
+        self._wait()
+        update = _updates(progress)
+        if update == self._saved:
+            return
+        self._writing = self._writer.submit(
+            write_checkpoint,
+            self._folder,
+            to_host(progress),
+            update=update,
+            best=best,
+            beside=self._beside,
+        )
+        self._best, self._saved, self._last = score, update, time.monotonic()
+        if final:
+            self._wait()
+
+    def close(self) -> None:
+        """Let what is being written end."""
+        self._writer.shutdown()
+
+    def _wait(self) -> None:
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
+
+def _updates(progress: Progress) -> int:
+    return int(np.max(np.asarray(progress.state.update)))
 
 
 class BestEver(Hook):

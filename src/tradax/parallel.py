@@ -144,15 +144,15 @@ def here(tree: Any) -> Any:
     return jax.tree.map(one, tree)
 
 
-def agree(length: int, stop: bool) -> tuple[int, bool]:
-    """The first process's length of a chunk; stop if any process wants to."""
+def agree(length: int, stop: int) -> tuple[int, int]:
+    """The first process's length of a chunk; the signal to stop that any process got, or 0."""
     if jax.process_count() == 1:
         return length, stop
     from jax.experimental import multihost_utils
 
     with losses():
         told = np.asarray(multihost_utils.process_allgather(np.array([length, stop], np.int32)))
-    return int(told[0, 0]), bool(told[:, 1].any())
+    return int(told[0, 0]), int(told[:, 1].max())
 
 
 @contextlib.contextmanager

@@ -193,7 +193,7 @@ def check_memory(needed: int, *, free: int | None = None) -> str:
 
 def free_memory() -> int | None:
     """Bytes that the default device can still allocate; None where nothing tells."""
-    stats = jax.devices()[0].memory_stats()
+    stats = jax.local_devices()[0].memory_stats()  # another process owns others
     if stats and "bytes_limit" in stats:
         return stats["bytes_limit"] - stats["bytes_in_use"]
     found = []

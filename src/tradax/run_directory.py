@@ -4,6 +4,7 @@
     manifest.json    versions, seed, data hash, git commit where there is one
     metrics.jsonl    a row every so many updates        tensorboard/  the same
     checkpoints/     to go on from                      trials.jsonl  every training on this folder
+    run.lock         held by the process that trains
     policy.zip       the best policy on validation      policy-last.zip  after the last update
     pipeline.json, normalizer*.safetensors|joblib       features and their normaliser
     summary.json, report.html                           the test
@@ -11,20 +12,26 @@
 With several symbols and a policy each, every symbol has a folder of its own inside.
 """
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
+import os
 import platform
+import socket
 import subprocess
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import yaml
 
 from tradax.errors import ModelFileError, TradaxError
-from tradax.files import write_atomic, write_json
+from tradax.files import append, clear_errors, write_atomic, write_json
 
 _FORMAT = 1
+_LOCK = "run.lock"
 
 
 def create(out: Path | str | None, name: str, *, overwrite: bool = False) -> Path:
@@ -45,11 +52,11 @@ def create(out: Path | str | None, name: str, *, overwrite: bool = False) -> Pat
 def _created(out: Path | str | None, name: str, overwrite: bool) -> Path:
     if out is not None:
         folder = Path(out)
-        if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not overwrite)):
-            raise TradaxError(
-                f"{folder} exists and is not empty; give another --out, or go on with "
-                f"--resume {folder}"
-            )
+        if folder.exists() and (not folder.is_dir() or (_is_used(folder) and not overwrite)):
+            hint = "give another --out"
+            if is_unfinished(folder):
+                hint += f", or go on with the unfinished run that it holds: --resume {folder}"
+            raise TradaxError(f"{folder} exists and is not empty; {hint}")
         folder.mkdir(parents=True, exist_ok=True)
         return folder
     for number in range(1, 1_000_000):
@@ -60,6 +67,51 @@ def _created(out: Path | str | None, name: str, overwrite: bool) -> Path:
             continue
         return folder
     raise TradaxError("the folder runs is full; give --out")
+
+
+def _is_used(folder: Path) -> bool:
+    """Whether there is anything but what a run leaves that was killed before it was described."""
+    began = (folder / _LOCK).exists() and not (folder / "config.yaml").exists()
+    return any(folder.iterdir()) and not began
+
+
+def is_unfinished(folder: Path) -> bool:
+    """Whether it holds a run that was not tested yet."""
+    return (folder / "config.yaml").is_file() and not (folder / "summary.json").is_file()
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """For the one process that may write here. The system takes the lock from a process that dies.
+
+    Raises:
+        TradaxError: another process has it.
+    """
+    path = folder / _LOCK
+    with contextlib.ExitStack() as stack:
+        with clear_errors(path):
+            file = stack.enter_context(path.open("a+b", buffering=0))
+            _lock(path, file)
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+        yield
+
+
+def _lock(path: Path, file: IO[bytes]) -> None:
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        holder = file.read(200).decode(errors="replace").strip() or "another process"
+        raise TradaxError(
+            f"{path.parent} is in use by {holder}; wait for it or stop it, or give another --out"
+        ) from None
+    except OSError as error:  # a file system without locks
+        warnings.warn(f"{path}: cannot be locked ({error.strerror})", stacklevel=3)
 
 
 def symbol_folder(symbol: str) -> str:
@@ -80,16 +132,18 @@ def read_config(folder: Path | str) -> dict[str, Any]:
         raise ModelFileError(f"{folder}: not a run directory (it has no config.yaml)")
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
-        newer = config.pop("format") > _FORMAT
+        version = config.pop("format")
+        newer = version > _FORMAT
     except (yaml.YAMLError, UnicodeDecodeError, KeyError, AttributeError, TypeError) as error:
         raise ModelFileError(f"{path}: not a run's configuration ({error})") from None
     if newer:
-        raise ModelFileError(f"{path}: its format is newer than this tradax reads; upgrade tradax")
+        raise _newer(path, version)
     return config
 
 
 def write_manifest(folder: Path, *, seed: int, data: dict[str, Any] | None, command: str) -> dict:
     manifest = {
+        "format": _FORMAT,
         "command": command,
         "seed": seed,
         "data": data,
@@ -100,9 +154,28 @@ def write_manifest(folder: Path, *, seed: int, data: dict[str, Any] | None, comm
     return manifest
 
 
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Raises ModelFileError where it cannot be read, or is newer than this program."""
+    path = folder / "manifest.json"
+    manifest = read_json(path)
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("format", 0), int):
+        raise ModelFileError(f"{path}: not a run's manifest")
+    if (version := manifest.get("format", 0)) > _FORMAT:
+        raise _newer(path, version)
+    return manifest
+
+
+def _newer(path: Path, version: int) -> ModelFileError:
+    return ModelFileError(
+        f"{path}: format version {version} is newer than this tradax reads ({_FORMAT}); upgrade "
+        "tradax"
+    )
+
+
 def versions() -> dict[str, str]:
     """Of Python and of the libraries that decide the numbers."""
-    names = ("tradax", "jax", "jaxlib", "equinox", "optax", "gymnax", "numpy", "polars", "ta-lib")
+    names = ("tradax", "jax", "jaxlib", "equinox", "optax", "gymnax", "orbax-checkpoint")
+    names += ("numpy", "polars", "ta-lib")
     found = {"python": platform.python_version()}
     for name in names:
         found[name] = importlib.metadata.version(name)
@@ -110,9 +183,13 @@ def versions() -> dict[str, str]:
 
 
 def add_trial(folder: Path, trial: dict[str, Any]) -> None:
-    """One line in `trials.jsonl` for everything that was ever trained here."""
-    with (folder / "trials.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps(trial, allow_nan=False) + "\n")
+    """One line in `trials.jsonl` for everything that was ever trained here.
+
+    Once: a run that was killed in its test is tested again, and is still the same trial.
+    """
+    path, line = folder / "trials.jsonl", json.dumps(trial, allow_nan=False) + "\n"
+    if not path.exists() or line not in path.read_text(encoding="utf-8").splitlines(keepends=True):
+        append(path, line)
 
 
 def read_json(path: Path) -> Any:

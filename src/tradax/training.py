@@ -8,12 +8,9 @@ Where the source steps its environments on the host, a chunk is a Python loop wi
 `learn` (`host_updates`).
 """
 
-import contextlib
-import signal
-import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -23,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from tradax import host_updates, parallel, protocols, updates
+from tradax import host_updates, parallel, protocols, signals, updates
 from tradax.config import section
 from tradax.errors import ConfigError, TrainingError
 from tradax.host_updates import Sums
@@ -51,7 +48,7 @@ class Hook:
         """A chunk has ended."""
 
     def on_save(self, progress: "Progress", final: bool) -> None:
-        """A good moment to save has come; `final`: training has stopped.
+        """A chunk has ended and is logged, a good moment to save; `final`: training has stopped.
 
         Unless it is final, training overwrites `progress` afterwards: copy what is to be kept.
         """
@@ -79,7 +76,8 @@ class Trained(NamedTuple):
     progress: Progress
     rows: list[list[Row]]
     """Logged rows of every member."""
-    interrupted: bool
+    interrupted: int
+    """The signal that stopped it (SIGINT, SIGTERM); 0 where it went to its end."""
     steps_per_second: float
 
 
@@ -146,11 +144,11 @@ def train(
     update = int(np.max(np.asarray(progress.state.update)))
     clock = _Clock()
     length = 1
-    with _interrupts() as interrupted:
+    with signals.heard() as stop:
         while update < total_updates:
-            length, stop = parallel.agree(length, interrupted.is_set())
-            if stop:
-                interrupted.set()
+            length, asked = parallel.agree(length, stop.signal)
+            if asked:
+                stop.signal = asked
                 break
             milestone = min(
                 _next_multiple(update, log_every),
@@ -195,13 +193,12 @@ def train(
                     for hook in hooks:
                         hook.on_row(row, member)
                 progress = progress._replace(sums=jax.tree.map(jnp.zeros_like, progress.sums))
-            if scores is not None and update < total_updates:
-                for hook in hooks:
-                    hook.on_save(progress, False)
             for hook in hooks:
+                if update < total_updates:
+                    hook.on_save(progress, False)
                 hook.on_tick(update * algorithm.steps_per_update, clock.steps_per_second)
-    for hook in hooks:
-        hook.on_save(progress, True)
+        for hook in hooks:
+            hook.on_save(progress, True)
     last = _policy_of(algorithm, progress.state.learner, axes)
     return Trained(
         policy=last,
@@ -209,7 +206,7 @@ def train(
         best_score=np.asarray(progress.best_score),
         progress=progress,
         rows=rows,
-        interrupted=interrupted.is_set(),
+        interrupted=stop.signal,
         steps_per_second=clock.steps_per_second,
     )
 
@@ -353,26 +350,3 @@ class _Clock:
     @property
     def steps_per_second(self) -> float:
         return self._steady_steps / self._steady_seconds if self._steady_seconds else 0.0
-
-
-@contextlib.contextmanager
-def _interrupts() -> Iterator[threading.Event]:
-    """The first Ctrl-C or SIGTERM sets the event, so that the chunk ends; the second is obeyed."""
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield asked
-        return
-    previous = {}
-
-    def on_signal(number, frame):
-        asked.set()
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        previous[number] = signal.signal(number, on_signal)
-    try:
-        yield asked
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

@@ -1,0 +1,343 @@
+"""Kills, signals, full disks and damaged files: what a run loses is nothing."""
+
+import contextlib
+import errno
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import warnings
+
+import numpy as np
+import pytest
+import yaml
+
+import tradax
+from probes import Bandit
+from tradax import checkpoint, experiment, files, run_directory, training
+from tradax.cli import main
+from tradax.errors import ConfigError, ModelFileError, TradaxError
+
+PPO = {"num_envs": 4, "n_steps": 8, "minibatches": 2, "hidden_sizes": [4]}
+RUN = {"total_timesteps": 128, "evaluations": 2, "log_rows": 4, "settings": {"ppo": PPO}}
+BANDIT = Bandit()  # one object, so that it is compiled once
+ARRAYS = {"weights": np.arange(6, dtype=np.float32).reshape(2, 3), "step": np.int32(7)}
+
+
+def train(out=None, resume=None, **more):
+    arguments = {"out": out, **RUN} if resume is None else {"resume": resume}
+    return tradax.train(env=BANDIT, checkpoint_seconds=0, **{**arguments, **more})
+
+
+def result(folder):
+    """What must not depend on how a run came to its end."""
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    rows = [{k: v for k, v in row.items() if "second" not in k} for row in rows]
+    zips = {p.name: p.read_bytes() for p in folder.glob("*.zip")}
+    saved = checkpoint.read_newest(folder / "checkpoints")
+    return rows, zips, {name: np.asarray(x).tobytes() for name, x in saved.items()}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return train(tmp_path_factory.mktemp("whole") / "run").run_dir
+
+
+@pytest.fixture
+def one_by_one(monkeypatch):
+    """A chunk an update."""
+    monkeypatch.setattr(training, "_CHUNK_SECONDS", 0.0)
+
+
+def stopping(number, at):
+    """A hook that sends the signal after so many time steps."""
+
+    class Stop(experiment.TensorBoard):
+        def on_tick(self, timesteps, steps_per_second):
+            if timesteps == at:
+                signal.raise_signal(number)
+
+    return Stop
+
+
+def steps(folder):
+    return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit())
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def test_the_newest_two_checkpoints_and_the_best_are_kept(tmp_path):
+    for update in range(5):
+        checkpoint.write_checkpoint(tmp_path, ARRAYS, update=update, best=update in (0, 1))
+    assert steps(tmp_path) == [1, 3, 4]
+    found = checkpoint.read_newest(tmp_path)
+    np.testing.assert_array_equal(found["weights"], ARRAYS["weights"])
+
+
+def test_one_changed_bit_in_any_file_of_a_checkpoint_is_noticed_and_the_one_before_serves(tmp_path):
+    checkpoint.write_checkpoint(tmp_path, ARRAYS)
+    checkpoint.write_checkpoint(tmp_path, {"weights": ARRAYS["weights"] + 1})
+    backup = tmp_path.with_name("backup")
+    shutil.copytree(tmp_path, backup)
+    for path in [p for p in (backup / "1").rglob("*") if p.is_file()]:
+        shutil.rmtree(tmp_path / "1")
+        shutil.copytree(backup / "1", tmp_path / "1")
+        flip(tmp_path / path.relative_to(backup))
+        with pytest.warns(match=r"1: damaged \(.*\); going on from 0, the one before"):
+            found = checkpoint.read_newest(tmp_path)
+        np.testing.assert_array_equal(found["weights"], ARRAYS["weights"])
+    flip(next((tmp_path / "0" / "arrays").rglob("manifest.ocdbt")))
+    with pytest.raises(ModelFileError, match="no checkpoint is whole"):
+        checkpoint.read_newest(tmp_path)
+
+
+def test_what_a_killed_process_left_is_removed_and_so_are_damaged_checkpoints(tmp_path):
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    checkpoint.write_checkpoint(folder, ARRAYS)
+    checkpoint.write_checkpoint(folder, ARRAYS)
+    flip(folder / "1" / "checkpoint.json")
+    (folder / ".2" / "arrays").mkdir(parents=True)
+    (tmp_path / ".policy.zip.ab12_xyz").write_text("half")
+    (tmp_path / ".gitignore").write_text("mine")
+    files.remove_leftovers(tmp_path)
+    checkpoint.clean_up(folder)
+    assert {p.name for p in folder.iterdir()} == {"0", "format.json"}
+    assert {p.name for p in tmp_path.iterdir()} == {"checkpoints", ".gitignore"}
+
+
+def test_a_newer_format_is_refused_by_name_and_the_older_one_is_read(tmp_path):
+    checkpoint.write_checkpoint(tmp_path, ARRAYS)
+    # The first format had orbax's files and no description of them.
+    (tmp_path / "0" / "arrays").rename(tmp_path / "1")
+    shutil.rmtree(tmp_path / "0")
+    (tmp_path / "format.json").write_text('{"format": "tradax-checkpoint", "version": 1}')
+    assert int(checkpoint.read_newest(tmp_path)["step"]) == 7
+    (tmp_path / "format.json").write_text('{"format": "tradax-checkpoint", "version": 3}')
+    with pytest.raises(ModelFileError, match="format version 3 is newer than this tradax reads"):
+        checkpoint.read_newest(tmp_path)
+    (tmp_path / "manifest.json").write_text('{"format": 9}')
+    with pytest.raises(ModelFileError, match=r"manifest.json: format version 9 is newer"):
+        run_directory.read_manifest(tmp_path)
+
+
+def test_a_run_folder_is_for_one_process_and_the_dead_hold_none(tmp_path):
+    hold = (
+        "import fcntl, sys, time; f = open(sys.argv[1], 'w'); fcntl.flock(f, fcntl.LOCK_EX);"
+        "f.write('process 1 on x'); f.flush(); print('held', flush=True); time.sleep(60)"
+    )
+    command = [sys.executable, "-c", hold, str(tmp_path / "run.lock")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        with pytest.raises(TradaxError, match="in use by process 1 on x"):
+            train(tmp_path)
+        other.kill()
+    with run_directory.locked(tmp_path):
+        assert f"process {os.getpid()} on" in (tmp_path / "run.lock").read_text()
+
+
+def test_killed_in_mid_checkpoint_a_run_resumes_to_the_same_bits(tmp_path, whole):
+    program = f"""
+import os, signal, sys
+sys.path[:0] = {sys.path!r}
+import test_nothing_lost as here
+from tradax import checkpoint, training
+training._CHUNK_SECONDS = 0.0
+write, count = checkpoint._write_arrays, []
+def kill_in_the_second(path, arrays):
+    write(path, arrays)
+    count.append(path)
+    if len(count) == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+checkpoint._write_arrays = kill_in_the_second
+here.train({str(tmp_path / "run")!r})
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert (tmp_path / "run" / "checkpoints" / ".1").exists()
+    assert not (tmp_path / "run" / "summary.json").exists()
+    train(resume=tmp_path / "run")
+    assert result(tmp_path / "run") == result(whole)
+    assert not (tmp_path / "run" / "checkpoints" / ".1").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_first_signal_ends_the_chunk_and_the_run_resumes_to_the_same_bits(
+    number, tmp_path, whole, monkeypatch, one_by_one
+):
+    monkeypatch.setattr(experiment, "TensorBoard", stopping(number, at=64))
+    run = tmp_path / "run"
+    assert train(run).interrupted == number
+    monkeypatch.undo()
+    assert [row["update"] for row in result(run)[0]] == [1, 2]
+    train(resume=run)
+    assert result(run) == result(whole)
+
+
+def test_the_second_signal_ends_the_process_though_the_main_thread_computes():
+    program = (
+        "import hashlib; from tradax import signals\n"
+        "with signals.second_ends_the_process(), signals.heard():\n"
+        "    print('ready', flush=True)\n"
+        "    hashlib.pbkdf2_hmac('sha256', b'', b'', 10**9)"
+    )
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(0.5)  # else Python may still hear the first itself
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.2)
+        assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) in (128 + signal.SIGTERM, -signal.SIGTERM)
+
+
+def fsynced_names(monkeypatch, failing=None):
+    """Names of all that is flushed to the disk, which is full when `failing` comes."""
+    names, fsync = [], os.fsync
+
+    def name_of(descriptor):
+        path = os.readlink(f"/proc/self/fd/{descriptor}")
+        parts = path.split("/")
+        name = "arrays" if "arrays" in parts else parts[-1].split(".out.")[0]
+        return "." + name.split(".")[1] if name.startswith(".") else name
+
+    def watched(descriptor):
+        names.append(name_of(descriptor))
+        if names[-1] == failing:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    return names
+
+
+def test_a_disk_that_is_full_at_any_file_leaves_a_run_that_resumes(tmp_path, whole, monkeypatch):
+    with monkeypatch.context() as patch:
+        seen = fsynced_names(patch)
+        train(tmp_path / "run")
+        names = sorted(set(seen))
+    assert {".manifest", ".config", ".metrics", "events", "arrays", ".policy"} <= set(names)
+    for number, name in enumerate(names):
+        run = tmp_path / str(number) / "run"
+        with monkeypatch.context() as patch:
+            fsynced_names(patch, failing=name)
+            with pytest.raises(TradaxError, match=r"cannot be written \(No space left on device\)"):
+                train(run)
+        goes_on(run, whole)
+
+
+def goes_on(run, whole):
+    """By resuming, or by the same command where nothing was described yet."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that there is no checkpoint yet
+        if (run / "config.yaml").exists():
+            train(resume=run)
+        else:
+            train(run)
+    assert result(run) == result(whole)
+    assert not [p for p in run.rglob(".*") if p.is_file()]
+
+
+def test_files_that_the_system_lets_grow_no_further_are_a_clear_error(tmp_path, whole):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for number, size in enumerate((0, 60, 300, 900)):
+        run = tmp_path / str(number)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+        try:
+            with pytest.raises(TradaxError, match="cannot be written"):
+                train(run)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        goes_on(run, whole)
+
+
+def test_a_checkpoint_folder_that_was_removed_is_made_again(
+    tmp_path, whole, monkeypatch, one_by_one
+):
+    run = tmp_path / "run"
+
+    class Remove(experiment.TensorBoard):
+        what = run / "checkpoints"
+
+        def on_tick(self, timesteps, steps_per_second):
+            if timesteps == 64:
+                self.what.rename(tmp_path / f"was-{self.what.name}")
+
+    monkeypatch.setattr(experiment, "TensorBoard", Remove)
+    with contextlib.suppress(TradaxError):  # where it was being written to
+        train(run)
+    monkeypatch.undo()
+    goes_on(run, whole)
+    assert steps(run / "checkpoints")
+    monkeypatch.setattr(training, "_CHUNK_SECONDS", 0.0)
+    monkeypatch.setattr(experiment, "TensorBoard", Remove)
+    monkeypatch.setattr(Remove, "what", tmp_path / "other")
+    with pytest.raises(TradaxError, match="cannot be written"):
+        train(tmp_path / "other")
+    assert not (tmp_path / "other" / "policy.zip").exists()
+
+
+def test_other_options_data_or_libraries_are_refused_by_name(tmp_path, whole):
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    with pytest.raises(ConfigError, match=r"ppo.hidden_sizes is \[8\], the run has \[4\]"):
+        train(resume=run, settings={"ppo": {"hidden_sizes": [8]}})
+    with pytest.raises(ConfigError, match="seed is 5, the run has 0"):
+        train(resume=run, seed=5)
+    with pytest.raises(ConfigError, match="they may grow, and 100 are fewer"):
+        train(resume=run, total_timesteps=100)
+    manifest = json.loads((run / "manifest.json").read_text())
+    for name, version in (("jax", "0.9.0"), ("numpy", "1.26.4"), ("orbax-checkpoint", "1.0.0")):
+        changed = manifest | {"versions": manifest["versions"] | {name: version}}
+        (run / "manifest.json").write_text(json.dumps(changed))
+        with pytest.raises(TradaxError, match=f"it began with {name} {version}, and this is"):
+            train(resume=run)
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["settings"]["ppo"]["hidden_sizes"] = [5]
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(ModelFileError, match=r"is float32\[.*4\], these settings need"):
+        train(resume=run)
+
+
+def test_changed_prices_are_refused(tmp_path):
+    prices = tmp_path / "prices.csv"
+    rows = [f"2020-{m:02}-{d:02},{10 + d}" for m in range(1, 13) for d in range(1, 29)]
+    prices.write_text("\n".join(["timestamp,close", *rows]))
+    options = {**RUN, "skip_posterior": True, "closes_only": True}
+    run = tradax.train(data=prices, out=tmp_path / "run", **options).run_dir
+    prices.write_text(prices.read_text().replace("2020-01-01,11", "2020-01-01,12"))
+    with pytest.raises(TradaxError, match="the data are not those that it began with"):
+        tradax.train(resume=run)
+
+
+def test_the_same_command_on_an_unfinished_run_asks_or_needs_resume(tmp_path, capsys, monkeypatch):
+    command = f"train --env CartPole-v1 --timesteps 256 --evaluations 1 --out {tmp_path / 'run'}"
+    command += " --ppo.num-envs 8 --ppo.n-steps 16 --ppo.minibatches 2 --ppo.hidden-sizes 4"
+    words = command.split()
+    with monkeypatch.context() as patch:
+        patch.setattr(experiment, "TensorBoard", stopping(signal.SIGTERM, at=128))
+        assert main(words) == 143
+    assert f"go on with: tradax train --resume {tmp_path / 'run'}" in capsys.readouterr().err
+    assert main(words) == 2
+    assert "Go on with it by --resume" in capsys.readouterr().err
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("builtins.input", lambda: "n")
+    assert main(words) == 2
+    assert "was left as it is" in capsys.readouterr().err
+    assert main([*words, "--seed", "3"]) == 2
+    assert "holds an unfinished run of: tradax train" in capsys.readouterr().err
+    monkeypatch.setattr("builtins.input", lambda: "")
+    assert main(words) == 0
+    assert (tmp_path / "run" / "summary.json").exists()
