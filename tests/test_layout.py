@@ -9,6 +9,7 @@ ORDER = [
     "errors",
     "config",
     "files",
+    "reading",
     "discovery",
     "device",
     "almgren_chriss",

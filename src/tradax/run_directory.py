@@ -23,6 +23,7 @@ import yaml
 
 from tradax.errors import ModelFileError, TradaxError
 from tradax.files import write_atomic, write_json
+from tradax.reading import check_version, json_value, read_bytes, yaml_value
 
 _FORMAT = 1
 
@@ -78,13 +79,10 @@ def read_config(folder: Path | str) -> dict[str, Any]:
     path = Path(folder) / "config.yaml"
     if not path.is_file():
         raise ModelFileError(f"{folder}: not a run directory (it has no config.yaml)")
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-        newer = config.pop("format") > _FORMAT
-    except (yaml.YAMLError, UnicodeDecodeError, KeyError, AttributeError, TypeError) as error:
-        raise ModelFileError(f"{path}: not a run's configuration ({error})") from None
-    if newer:
-        raise ModelFileError(f"{path}: its format is newer than this tradax reads; upgrade tradax")
+    config = yaml_value(path)
+    if not isinstance(config, dict) or "format" not in config:
+        raise ModelFileError(f"{path}: not a run's configuration (it has no format)")
+    check_version(config.pop("format"), _FORMAT, path)
     return config
 
 
@@ -117,10 +115,7 @@ def add_trial(folder: Path, trial: dict[str, Any]) -> None:
 
 def read_json(path: Path) -> Any:
     """Raises ModelFileError with the file's name."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelFileError(f"{path}: cannot be read ({error})") from None
+    return json_value(read_bytes(path), path)
 
 
 def settings_hash(settings: dict[str, Any]) -> str:
