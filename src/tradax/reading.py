@@ -21,7 +21,13 @@ MOST_BYTES = 2**31
 """The largest file that is read whole."""
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # a fixed date, so that equal entries give equal archives
 _MOST_ENTRIES = 1_000
-_MOST_TEXT = 2**20  # of a configuration or a header: a run's are some kilobytes
+_MOST_HEADER = 2**24  # of safetensors: a tensor takes 100 bytes
+_MOST_YAML = 2**17  # a run's takes a kilobyte, and 30 with 500 files named
+_MOST_NESTED = 20
+_NESTING = {
+    **dict.fromkeys(("[", "{", "<block sequence start>", "<block mapping start>"), 1),
+    **dict.fromkeys(("]", "}", "<block end>"), -1),
+}
 _TYPES = {"F16", "F32", "F64", "BOOL", "I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64"}
 
 
@@ -100,11 +106,16 @@ def yaml_value(path: Path | str) -> Any:
     """
     import yaml
 
-    content = read_bytes(path, most=_MOST_TEXT)
+    content = read_bytes(path, most=_MOST_YAML)
     try:
         text = content.decode("utf-8")
-        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, yaml.SafeLoader)):
-            raise ValueError("an alias (*name) is not read; write the value itself")
+        depth = 0
+        for token in yaml.scan(text, yaml.SafeLoader):
+            depth += _NESTING.get(token.id, 0)
+            if depth > _MOST_NESTED:  # the time to read it grows with the square
+                raise ValueError(f"more than {_MOST_NESTED} levels")
+            if isinstance(token, yaml.AliasToken):
+                raise ValueError("an alias (*name) is not read; write the value itself")
         return yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, TypeError, RecursionError, OverflowError) as problem:
         text = " ".join(str(problem).split())
@@ -131,7 +142,7 @@ def tensors(
     from safetensors.numpy import load
 
     length = int.from_bytes(content[:8], "little")
-    if not 2 <= length <= min(len(content) - 8, 16 * _MOST_TEXT):
+    if not 2 <= length <= min(len(content) - 8, _MOST_HEADER):
         raise error(f"{source}: is no safetensors file, or cut off")
     header = json_value(content[8 : 8 + length], source, error=error)
     try:
@@ -165,7 +176,7 @@ class Archive:
         for name in self.names:
             if name.startswith(("/", "\\")) or ".." in Path(name.replace("\\", "/")).parts:
                 raise ModelFileError(
-                    f"{source}: has an entry {name[:100]!r}, which leads elsewhere"
+                    f"{source}: has an entry {name[:100]!r}, which leads out of the archive"
                 )
 
     def __contains__(self, name: str) -> bool:

@@ -147,11 +147,11 @@ class Pipeline:
             values[first:] = normalizer.transform(computed.values[first:])
         table, names = features.stack_window(values, computed.names, self.config.window)
         table[:first_row] = 0.0
-        beyond = np.abs(table).max(axis=0) > np.finfo(np.float32).max
+        beyond = ~(np.abs(table).max(axis=0) <= np.finfo(np.float32).max)  # NaN too
         if beyond.any():
             raise DataError(
                 f"{bars.source}, {bars.symbols[index]}: column {names[int(np.argmax(beyond))]} "
-                "holds values beyond the range of float32; scale it"
+                "holds values that are NaN or beyond the range of float32; scale it"
             )
         table = table.astype(np.float32)
         series = {
