@@ -10,6 +10,17 @@ from tradax.envs.probes import Probe as Probe
 from tradax.envs.probes import State as State
 
 
+class BlindedFor1Step(Probe):
+    """The observation is NaN at the tenth step of an episode, and there alone."""
+
+    @property
+    def default_params(self):
+        return Params(max_steps_in_episode=100)
+
+    def get_obs(self, state, params=None, key=None):
+        return jnp.where(state.time == 10, jnp.nan, super().get_obs(state, params, key))
+
+
 class Explodes(Probe):
     """The reward becomes infinite at the tenth step of an episode."""
 

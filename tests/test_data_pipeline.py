@@ -246,7 +246,7 @@ def test_a_damaged_description_is_refused_by_name(tmp_path, case):
     path.write_text(DAMAGED[case])
     with pytest.raises(DataError) as caught:
         Pipeline.load(tmp_path)
-    assert str(caught.value).startswith(f"{path}: cannot be read as a pipeline (")
+    assert str(caught.value).startswith(f"{path}: ")
 
 
 def test_the_description_that_the_damaged_ones_vary_is_good(tmp_path):
@@ -255,14 +255,14 @@ def test_the_description_that_the_damaged_ones_vary_is_good(tmp_path):
 
 
 def test_a_folder_without_a_pipeline_is_refused(tmp_path):
-    with pytest.raises(DataError, match="cannot be read as a pipeline"):
+    with pytest.raises(DataError, match=r"pipeline\.json: no such file"):
         Pipeline.load(tmp_path)
 
 
 def test_a_missing_normaliser_is_refused_by_name(tmp_path):
     Pipeline.fit(bars_of("A", "B")).save(tmp_path)
     (tmp_path / "normalizer-1-B.safetensors").unlink()
-    with pytest.raises(DataError, match=r"normalizer-1-B\.safetensors: cannot be read"):
+    with pytest.raises(DataError, match=r"normalizer-1-B\.safetensors: no such file"):
         Pipeline.load(tmp_path)
 
 

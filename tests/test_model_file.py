@@ -81,21 +81,25 @@ def changed_json(**changes):
 
 
 DAMAGE = {
-    "not a zip": (None, lambda _: b"hello", "not a policy file"),
+    "not a zip": (None, lambda _: b"hello", "is no zip archive"),
     "no json": ("policy.json", lambda _: None, "has no policy.json"),
     "no tensors": ("policy.safetensors", lambda _: None, "has no policy.safetensors"),
     "json is a list": ("policy.json", lambda _: b"[]", "not a policy"),
-    "json is broken": ("policy.json", lambda c: c[:-3], "not a policy file"),
+    "json is broken": ("policy.json", lambda c: c[:-3], r"policy\.json: is no JSON, or damaged"),
     "newer version": ("policy.json", changed_json(version=99), "version 99 is newer"),
     "foreign format": ("policy.json", changed_json(format="other"), "not a policy"),
     "huge network": ("policy.json", changed_json(hidden_sizes=[2**24, 2**24]), "more than"),
     "negative width": ("policy.json", changed_json(hidden_sizes=[-1]), "not a size"),
     "other width": ("policy.json", changed_json(hidden_sizes=[8, 7]), r"expected float32"),
-    "truncated tensors": ("policy.safetensors", lambda c: c[:-5], "not a policy file"),
+    "truncated tensors": (
+        "policy.safetensors",
+        lambda c: c[:-5],
+        r"policy\.safetensors: is damaged",
+    ),
     "larger than announced": (
         "policy.safetensors",
         lambda c: c + bytes(10**6),
-        "larger than what it announces",
+        "larger than what it may announce",
     ),
 }
 

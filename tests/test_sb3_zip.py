@@ -19,7 +19,8 @@ import torch
 
 from tradax import discovery
 from tradax.errors import ConfigError, ModelFileError
-from tradax.model_file import archive_of, read_policy_file, save_policy
+from tradax.model_file import read_policy_file, save_policy
+from tradax.reading import archive_of
 from tradax.sb3 import _layers, _opcodes, _weights, _zip
 from tradax.sb3._layers import Layer, Units
 from tradax.spaces import ActionSpec, Spec
@@ -316,7 +317,7 @@ def test_damaged_and_unfitting_files_give_one_clear_error(tmp_path):
             _zip.open_model(io.BytesIO(bad))
     with pytest.raises(ModelFileError, match="no such file"):
         _zip.open_model(tmp_path / "none")
-    with pytest.raises(ModelFileError, match="data is damaged"):
+    with pytest.raises(ModelFileError, match="data: is no JSON, or damaged"):
         _zip.open_model(theirs_only(file, data=b"{"))
     with pytest.raises(ModelFileError, match="not a model of"):
         _zip.open_model(io.BytesIO(changed_without(file, "n_epochs", "gae_lambda")))

@@ -120,7 +120,7 @@ def storage(count=3, key="0", kind="FloatStorage"):
         ((storage(count=4), 0, (3,), (1,)), "is not of 4"),
         ((storage(kind="DoubleStorage"), 0, (1,), (1,)), "damaged|is not of"),
         ((storage(key="../../x"), 0, (3,), (1,)), "no storage"),
-        ((storage(key="9"), 0, (3,), (1,)), "missing"),
+        ((storage(key="9"), 0, (3,), (1,)), "has no archive/data/9"),
     ],
 )
 def test_a_tensor_that_does_not_fit_its_numbers_is_refused(arguments, message):

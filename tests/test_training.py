@@ -1,3 +1,4 @@
+import dataclasses
 import signal
 import threading
 
@@ -6,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from probes import Bandit, Explodes
+from probes import Bandit, BlindedFor1Step, Explodes
 from tradax import checkpoint, training
 from tradax.algorithms import ppo
 from tradax.errors import ConfigError, ModelFileError, TrainingError
@@ -91,9 +92,18 @@ def test_nan_stops_training_names_the_update_and_keeps_a_good_policy():
     config = ppo.Config(
         num_envs=8, n_steps=4, minibatches=2, hidden_sizes=(16,), normalize_rewards=False
     )
-    with pytest.raises(TrainingError, match=r"update 3: .*value_loss") as error:
+    with pytest.raises(TrainingError, match=r"update 3: rewards of the environment") as error:
         run(Explodes(), config=config)
     assert all(bool(jnp.isfinite(x).all()) for x in jax.tree.leaves(error.value.policy))
+
+
+def test_what_is_not_finite_is_named_at_the_update_in_which_it_arises():
+    small = ppo.Config(num_envs=8, n_steps=4, minibatches=2, hidden_sizes=(4,))
+    with pytest.raises(TrainingError, match=r"update 3: observations of the env"):
+        run(BlindedFor1Step(), config=small)
+    wild = dataclasses.replace(small, learning_rate=1e38, max_grad_norm=1e38)
+    with pytest.raises(TrainingError, match=r"update \d: .* from finite.*learning rate"):
+        run(Bandit(), config=wild)
 
 
 def test_ctrl_c_ends_the_chunk_and_resuming_gives_the_uninterrupted_result(tmp_path, monkeypatch):

@@ -88,7 +88,7 @@ def test_a_damaged_or_foreign_file_is_refused(tmp_path, seen):
         {"observations": {"mean": [0.0], "var": [float("nan")], "count": 1}},
     ):  # fmt: skip
         path.write_text(json.dumps(good | change))
-        with pytest.raises(ModelFileError, match="not statistics of VecNormalize"):
+        with pytest.raises(ModelFileError, match=r"not statistics|is newer|no JSON"):
             load_vec_normalize(path)
     for content in (b"", b"\x80\x04", b"[" * 100_000):
         path.write_bytes(content)

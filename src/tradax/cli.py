@@ -157,6 +157,7 @@ _COMMANDS = {
     "collect": "let a run's policy act and write every step, to learn from later",
     "export": "write a run's policy for Stable-Baselines3, ONNX or scikit-learn",
     "act": "orders of a run's policy for the next bar, or for a stream of bars",
+    "doctor": "versions, devices, memory and a self-test, for a bug report",
     "data check": "print every problem of price files",
     "list": "algorithms, markets and sample data",
 }
@@ -217,6 +218,8 @@ def _dispatch(arguments: list[str]) -> int:
             return _export(_parse(ExportOptions, "tradax export", arguments[1:]))
         case "act":
             return _act(arguments[1:])
+        case "doctor":
+            return _doctor(arguments[1:])
         case "list":
             return _list()
     import difflib
@@ -427,6 +430,12 @@ def _act(arguments: list[str]) -> int:
     from tradax.serving import command
 
     return command.act(_parse(command.ActOptions, "tradax act", arguments))
+
+
+def _doctor(arguments: list[str]) -> int:
+    from tradax import doctor
+
+    return doctor.doctor(_parse(doctor.DoctorOptions, "tradax doctor", arguments))
 
 
 def _check(options: CheckOptions) -> int:

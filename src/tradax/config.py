@@ -100,9 +100,7 @@ def from_dict(cls: type, values: dict[str, Any]) -> Any:
     names = [field.name for field in dataclasses.fields(cls)]
     for name in values:
         if name not in names:
-            close = difflib.get_close_matches(name, names, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"allowed: {', '.join(names)}"
-            raise ConfigError(f"{section(cls)} has no option {name}; {hint}")
+            raise ConfigError(f"{section(cls)} has {_unknown(name, names)}")
     return cls(
         **{
             # YAML reads 1e-3 as a string and has no tuples.
@@ -114,6 +112,36 @@ def from_dict(cls: type, values: dict[str, Any]) -> Any:
             for name, value in values.items()
         }
     )
+
+
+def checked(cls: type, values: dict[str, Any], source: str) -> Any:
+    """Build the plain dataclass `cls` from a file's values, none of which it checks itself.
+
+    Args:
+        source: what the file is called in errors.
+
+    Raises:
+        ConfigError: a name is unknown or missing, or a value is of another type; it is named.
+    """
+    hints = typing.get_type_hints(cls)
+    for name, value in values.items():
+        if name not in hints:
+            raise ConfigError(f"{source}: {_unknown(name, list(hints))}")
+        if not _matches(value, hints[name]):
+            raise ConfigError(
+                f"{source}: {name} is {value!r:.100}; it must be {_words(hints[name])}"
+            )
+    for field in dataclasses.fields(cls):
+        no_default = field.default is field.default_factory is dataclasses.MISSING
+        if no_default and field.name not in values:
+            raise ConfigError(f"{source}: {field.name} is missing")
+    return cls(**values)
+
+
+def _unknown(name: Any, names: list[str]) -> str:
+    close = difflib.get_close_matches(str(name), names, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"allowed: {', '.join(names)}"
+    return f"no option {name!s:.100}; {hint}"
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -163,6 +191,15 @@ def _matches(value: Any, kind: Any) -> bool:
         return value in get_args(kind)
     if get_origin(kind) is tuple:
         return isinstance(value, tuple) and all(_matches(v, get_args(kind)[0]) for v in value)
+    if get_origin(kind) is list:
+        return isinstance(value, list) and all(_matches(v, get_args(kind)[0]) for v in value)
+    if get_origin(kind) is dict:
+        key, element = get_args(kind)
+        return isinstance(value, dict) and all(
+            _matches(k, key) and _matches(v, element) for k, v in value.items()
+        )
+    if kind is Any:
+        return True
     if kind is float:
         return (
             isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
@@ -177,10 +214,12 @@ def _words(kind: Any) -> str:
         return " or ".join(_words(option) for option in get_args(kind))
     if get_origin(kind) is Literal:
         return "one of " + ", ".join(map(str, get_args(kind)))
-    if get_origin(kind) is tuple:
+    if get_origin(kind) is dict:
+        return f"names, each with {_words(get_args(kind)[1])}"
+    if get_origin(kind) in (tuple, list):
         return f"a list, each element {_words(get_args(kind)[0])}"
     names = {float: "a finite number", int: "a whole number", bool: "true or false", str: "text"}
-    return names.get(kind, "none")
+    return names.get(kind, "anything" if kind is Any else "none")
 
 
 def _is_number(text: str) -> bool:

@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 
 from tradax.errors import ConfigError
 from tradax.optimise import all_finite
-from tradax.protocols import Algorithm, Finished, Metrics, Source, TrainState
+from tradax.protocols import Algorithm, Finished, Metrics, Source, TrainState, checked
 
 RESUMED = (
     "resuming with new episodes: environments on the host cannot go on in the middle of theirs, so "
@@ -69,5 +69,6 @@ def learn(given: Any, learner: Any, sums: Sums) -> tuple[Any, Sums, jax.Array]:
     """Returns: learner, sums, whether all is finite."""
     algorithm, experience, finished, key = given
     learner, metrics = algorithm.learn(learner, experience, key)
-    finite = all_finite((metrics, algorithm.policy(learner)))
+    finished = checked(finished, experience)
+    finite = finished.sound & all_finite((metrics, algorithm.policy(learner)))
     return learner, jax.tree.map(jnp.add, sums, Sums(metrics, finished)), finite

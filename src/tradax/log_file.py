@@ -25,6 +25,7 @@ from tradax.data.table import Problems, Table, read_table
 from tradax.errors import DataError
 from tradax.files import write_atomic
 from tradax.logged import METADATA_VERSION, Log
+from tradax.reading import check_version, json_value
 from tradax.spaces import Factored
 
 if TYPE_CHECKING:
@@ -348,20 +349,19 @@ def _read_metadata(path: Path) -> dict[str, Any]:
     if text is None:
         return {}
     try:
-        metadata = json.loads(text)
-        version = int(metadata["version"])
-        if version <= METADATA_VERSION:
-            raw = metadata["spec"]
-            sizes = [raw["market"], raw["account"], *([] if raw["n"] is None else [raw["n"]])]
-            numbers = [*raw["low"], *raw["high"]]
-            table = metadata["table"]
-            numbers += [] if table is None else [*table["shape"], *table["sample"]]
-            if not all(isinstance(x, int) for x in sizes) or not np.isfinite(numbers).all():
-                raise ValueError("sizes that are no numbers")
-    except (ValueError, KeyError, TypeError) as error:
+        metadata = json_value(text, path, error=DataError)
+        check_version(metadata["version"], METADATA_VERSION, path, error=DataError)
+        raw = metadata["spec"]
+        sizes = [raw["market"], raw["account"], *([] if raw["n"] is None else [raw["n"]])]
+        numbers = [*raw["low"], *raw["high"]]
+        table = metadata["table"]
+        numbers += [] if table is None else [*table["shape"], *table["sample"]]
+        if not all(isinstance(x, int) for x in sizes) or not np.isfinite(numbers).all():
+            raise ValueError("sizes that are no numbers")
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
+        if isinstance(error, DataError):
+            raise
         raise DataError(
             f"{path}: its metadata ({_KEY}) cannot be read ({error}); record it anew"
         ) from None
-    if version > METADATA_VERSION:
-        raise DataError(f"{path}: format {version} is newer than this tradax reads; upgrade tradax")
     return metadata

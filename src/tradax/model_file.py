@@ -7,28 +7,34 @@ Every entry's size, every tensor's shape and type are checked against what `poli
 before anything is built.
 """
 
-import io
 import itertools
 import json
-import zipfile
+import math
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from tradax.errors import ModelFileError
 from tradax.files import write_atomic
-from tradax.networks import ACTIVATIONS, MLP, RunningMoments, mlp
+from tradax.networks import ACTIVATIONS, MLP, Dense, FirstLayer, RunningMoments
 from tradax.policies import Head, NetworkPolicy
+from tradax.reading import (
+    MOST_BYTES,
+    Archive,
+    archive_of,
+    check_version,
+    json_value,
+    opened,
+    tensors,
+)
 from tradax.spaces import ActionSpec, Spec
 
 FORMAT = "tradax-policy"
 VERSION = 1
-_MAX_BYTES = 2**31
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # a fixed date, so that equal policies give equal files
+_MOST_JSON = 2**20
 
 
 class PolicyFile(NamedTuple):
@@ -45,15 +51,6 @@ def save_policy(
         metadata: JSON values kept beside the policy, for instance the environment's name.
     """
     write_atomic(path, archive_of(policy_entries(policy, metadata)))
-
-
-def archive_of(entries: dict[str, bytes]) -> bytes:
-    """A zip of these entries, uncompressed and without dates."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        for name, content in entries.items():
-            archive.writestr(zipfile.ZipInfo(name, _EPOCH), content)
-    return buffer.getvalue()
 
 
 def policy_entries(
@@ -87,7 +84,7 @@ def policy_entries(
     # safetensors writes the buffer as it lies, so transposed views must be copied first.
     tensors = {name: np.array(leaf, np.float32, order="C") for name, leaf in _named_leaves(policy)}
     return {
-        "policy.json": json.dumps(description, indent=2, sort_keys=True).encode(),
+        "policy.json": json.dumps(description, indent=2, sort_keys=True, allow_nan=False).encode(),
         "policy.safetensors": save(tensors),
     }
 
@@ -108,48 +105,33 @@ def read_policy_file(path: Path | str) -> PolicyFile:
         path = path / "policy.zip"
     if not path.is_file():
         raise ModelFileError(f"{path}: no such file; give a policy.zip or a run directory")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return read_policy_entries(archive, path)
-    except zipfile.BadZipFile as error:
-        raise ModelFileError(f"{path}: not a policy file, or damaged ({error})") from None
+    with opened(path, path) as archive:
+        return read_policy_entries(archive)
 
 
-def read_policy_entries(archive: zipfile.ZipFile, path: Path | str) -> PolicyFile:
-    """What `policy_entries` put into a zip.
-
-    Args:
-        path: what the file is called in errors.
-    """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
-    try:
-        description = json.loads(_entry(archive, "policy.json", 2**20, path))
-        policy = _blank(description, path)
-        leaves = _named_leaves(policy)
-        size = sum(leaf.size * 4 for _, leaf in leaves) + 2**16
-        tensors = load(_entry(archive, "policy.safetensors", size, path))
-    except (zipfile.BadZipFile, SafetensorError, json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ModelFileError(f"{path}: not a policy file, or damaged ({error})") from None
+def read_policy_entries(archive: Archive) -> PolicyFile:
+    """What `policy_entries` put into a zip."""
+    path = archive.source
+    description = json_value(archive.entry("policy.json", _MOST_JSON), f"{path}, policy.json")
+    policy = _blank(description, path)
+    leaves = _named_leaves(policy)
+    size = sum(leaf.size * 4 for _, leaf in leaves) + 2**16
+    found, _ = tensors(archive.entry("policy.safetensors", size), f"{path}, policy.safetensors")
     for name, leaf in leaves:
-        tensor = tensors.get(name)
+        tensor = found.get(name)
         if tensor is None or tensor.shape != leaf.shape or tensor.dtype != np.float32:
             got = "missing" if tensor is None else f"{tensor.dtype} {list(tensor.shape)}"
             raise ModelFileError(f"{path}: {name} is {got}; expected float32 {list(leaf.shape)}")
-    values = [jnp.asarray(tensors[name]) for name, _ in leaves]
+        # No variance and no count of the normaliser's is below 0.
+        least = 0.0 if name in ("normalizer.var", "normalizer.count") else -np.inf
+        if not (np.isfinite(tensor).all() and (tensor >= least).all()):
+            raise ModelFileError(
+                f"{path}: {name} holds numbers that are not finite, or a negative variance; the "
+                "file is damaged, or was written by a training that failed"
+            )
+    values = [jnp.asarray(found[name]) for name, _ in leaves]
     policy = jax.tree.unflatten(jax.tree.structure(policy), values)
     return PolicyFile(policy, description["metadata"])
-
-
-def _entry(archive: zipfile.ZipFile, name: str, limit: int, path: Path | str) -> bytes:
-    try:
-        info = archive.getinfo(name)
-    except KeyError:
-        raise ModelFileError(f"{path}: has no {name}; it was not written by tradax") from None
-    if info.file_size > min(limit, _MAX_BYTES) or info.compress_type != zipfile.ZIP_STORED:
-        raise ModelFileError(f"{path}: {name} is larger than what it announces, or compressed")
-    return archive.read(info)
 
 
 def _blank(description: Any, path: Path | str) -> NetworkPolicy:
@@ -157,11 +139,7 @@ def _blank(description: Any, path: Path | str) -> NetworkPolicy:
     try:
         if description["format"] != FORMAT:
             raise KeyError("format")
-        if description["version"] > VERSION:
-            raise ModelFileError(
-                f"{path}: format version {description['version']} is newer than this tradax reads "
-                f"({VERSION}); upgrade tradax"
-            )
+        check_version(description["version"], VERSION, path)
         raw = description["spec"]
         n = None if raw["n"] is None else _positive(raw["n"])
         low, high = (tuple(float(x) for x in raw[k]) for k in ("low", "high"))
@@ -174,37 +152,43 @@ def _blank(description: Any, path: Path | str) -> NetworkPolicy:
             raise KeyError("activation")
         if len(low) != len(high) or spec.action.size < 1 or len(hidden) > 64:
             raise KeyError("spec")
+        if not all(a <= b and math.isfinite(b - a) for a, b in zip(low, high, strict=True)):
+            raise ValueError("bounds of actions that are no intervals")
         layer_norm = bool(description.get("layer_norm", False))
         bounds = tuple(float(x) for x in description.get("log_std_bounds", ()))
         if len(bounds) != (2 if head == "tanh_gaussian" else 0):
             raise KeyError("log_std_bounds")
         has_log_std, has_normalizer = bool(description["log_std"]), bool(description["normalizer"])
         description["metadata"].items()
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         if isinstance(error, ModelFileError):
             raise
         raise ModelFileError(f"{path}: policy.json is not a policy ({error})") from None
 
     outputs = spec.action.size * (2 if head == "tanh_gaussian" else 1)
     sizes = (spec.size, *hidden, outputs)
-    if sum(a * b for a, b in itertools.pairwise(sizes)) * 4 > _MAX_BYTES:
-        raise ModelFileError(f"{path}: announces a network of more than {_MAX_BYTES} bytes")
+    if sum(a * b for a, b in itertools.pairwise(sizes)) * 4 > MOST_BYTES:
+        raise ModelFileError(f"{path}: announces a network of more than {MOST_BYTES} bytes")
 
-    def build():
-        network = mlp(jax.random.key(0), spec, hidden, outputs, activation)
-        network = MLP(network.first, network.rest, activation, layer_norm)
-        log_std = jnp.zeros(spec.action.size) if has_log_std else None
-        normalizer = RunningMoments.create((spec.account,)) if has_normalizer else None
-        return NetworkPolicy(
-            network=network,
-            log_std=log_std,
-            normalizer=normalizer,
-            spec=spec,
-            head=head,
-            log_std_bounds=bounds,
-        )
+    def leaf(*shape: int) -> Any:
+        return jax.ShapeDtypeStruct(shape, jnp.float32)
 
-    return eqx.filter_eval_shape(build)
+    layers = [(leaf(a, b), leaf(b)) for a, b in itertools.pairwise(sizes)]
+    first = FirstLayer(
+        leaf(spec.market, sizes[1]) if spec.market else None,
+        leaf(spec.account, sizes[1]),
+        leaf(sizes[1]),
+    )
+    rest = tuple(Dense(*layer) for layer in layers[1:])
+    moments = RunningMoments(leaf(), leaf(spec.account), leaf(spec.account))
+    return NetworkPolicy(
+        network=MLP(first, rest, activation, layer_norm),
+        log_std=leaf(spec.action.size) if has_log_std else None,
+        normalizer=moments if has_normalizer else None,
+        spec=spec,
+        head=head,
+        log_std_bounds=bounds,
+    )
 
 
 def _positive(value: Any, least: int = 1) -> int:

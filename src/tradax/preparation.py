@@ -11,13 +11,13 @@ import jax
 import jax.numpy as jnp
 
 from tradax import discovery, run_directory
-from tradax.config import from_dict, section
+from tradax.config import checked, from_dict, section
 from tradax.data import features, samples
 from tradax.data.bars import Bars
 from tradax.data.pipeline import Market, Pipeline
 from tradax.data.splits import Span
 from tradax.envs._market import MarketEnvironment
-from tradax.errors import ConfigError, TradaxError
+from tradax.errors import ConfigError
 from tradax.evaluation.backtest import symbol_of
 from tradax.evaluation.scoring import HOST_ENVS, play
 from tradax.host_source import HostSource
@@ -289,10 +289,7 @@ def reopen(folder: Path) -> tuple[Request, Task]:
 def read_request(folder: Path) -> Request:
     """Raises TradaxError where `folder` is not a run's."""
     config = run_directory.read_config(folder)
-    try:
-        return Request(**config)
-    except TypeError as error:
-        raise TradaxError(f"{folder / 'config.yaml'}: {error}") from None
+    return checked(Request, config, str(folder / "config.yaml"))
 
 
 def saved_frame(request: Request, folder: Path) -> Bars | None:

@@ -52,6 +52,16 @@ class Finished(NamedTuple):
     episodes: jax.Array
     return_sum: jax.Array
     length_sum: jax.Array
+    bad_rewards: jax.Array | None = None
+    """NaN or infinite ones that the environments gave, ended or not; `checked` counts them."""
+    bad_observations: jax.Array | None = None
+
+    @property
+    def sound(self) -> jax.Array:
+        """Whether the environments gave finite numbers only."""
+        assert self.bad_rewards is not None
+        assert self.bad_observations is not None
+        return self.bad_rewards + self.bad_observations == 0.0
 
 
 class Actor(eqx.Module):
@@ -222,4 +232,31 @@ def step(
     collect_key, learn_key, key = jax.random.split(state.key, 3)
     carry, experience, finished = algorithm.collect(state.learner, source, state.carry, collect_key)
     learner, metrics = algorithm.learn(state.learner, experience, learn_key)
+    finished = checked(finished, experience)
     return TrainState(learner, carry, key, state.update + 1), metrics, finished
+
+
+def checked(finished: Finished, experience: Any) -> Finished:
+    """With the rewards and observations counted that are NaN or infinite.
+
+    Once they have gone into a network, or wait in a replay buffer, nobody can tell where they
+    came from.
+
+    Args:
+        experience: `Experience`, or what else `collect` gave.
+    """
+
+    def count(tree: Any) -> jax.Array:
+        kind = jax.numpy.floating
+        floats = [x for x in jax.tree.leaves(tree) if jax.numpy.issubdtype(x.dtype, kind)]
+        bad = [jax.numpy.sum(~jax.numpy.isfinite(x), dtype=jax.numpy.float32) for x in floats]
+        return jax.numpy.float32(sum(bad))
+
+    if not isinstance(experience, Experience):  # of whole episodes, only their returns are known
+        return finished._replace(
+            bad_rewards=count(finished.return_sum), bad_observations=jax.numpy.float32(0)
+        )
+    return finished._replace(
+        bad_rewards=count(experience.reward),
+        bad_observations=count((experience.obs, experience.next_obs)),
+    )

@@ -196,6 +196,11 @@ def free_memory() -> int | None:
     stats = jax.local_devices()[0].memory_stats()  # another process owns others
     if stats and "bytes_limit" in stats:
         return stats["bytes_limit"] - stats["bytes_in_use"]
+    return free_host_memory()
+
+
+def free_host_memory() -> int | None:
+    """Bytes that this process can still allocate; None where nothing tells."""
     found = []
     for line in _read("/proc/meminfo").splitlines():
         if line.startswith("MemAvailable:"):

@@ -29,6 +29,7 @@ import yaml
 
 from tradax.errors import ModelFileError, TradaxError
 from tradax.files import append, clear_errors, write_atomic, write_json
+from tradax.reading import check_version, json_value, read_bytes, yaml_value
 
 _FORMAT = 1
 _LOCK = "run.lock"
@@ -130,14 +131,10 @@ def read_config(folder: Path | str) -> dict[str, Any]:
     path = Path(folder) / "config.yaml"
     if not path.is_file():
         raise ModelFileError(f"{folder}: not a run directory (it has no config.yaml)")
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-        version = config.pop("format")
-        newer = version > _FORMAT
-    except (yaml.YAMLError, UnicodeDecodeError, KeyError, AttributeError, TypeError) as error:
-        raise ModelFileError(f"{path}: not a run's configuration ({error})") from None
-    if newer:
-        raise _newer(path, version)
+    config = yaml_value(path)
+    if not isinstance(config, dict) or "format" not in config:
+        raise ModelFileError(f"{path}: not a run's configuration (it has no format)")
+    check_version(config.pop("format"), _FORMAT, path)
     return config
 
 
@@ -158,18 +155,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """Raises ModelFileError where it cannot be read, or is newer than this program."""
     path = folder / "manifest.json"
     manifest = read_json(path)
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("format", 0), int):
+    if not isinstance(manifest, dict):
         raise ModelFileError(f"{path}: not a run's manifest")
-    if (version := manifest.get("format", 0)) > _FORMAT:
-        raise _newer(path, version)
+    check_version(manifest.get("format", 0), _FORMAT, path)
     return manifest
-
-
-def _newer(path: Path, version: int) -> ModelFileError:
-    return ModelFileError(
-        f"{path}: format version {version} is newer than this tradax reads ({_FORMAT}); upgrade "
-        "tradax"
-    )
 
 
 def versions() -> dict[str, str]:
@@ -194,10 +183,7 @@ def add_trial(folder: Path, trial: dict[str, Any]) -> None:
 
 def read_json(path: Path) -> Any:
     """Raises ModelFileError with the file's name."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelFileError(f"{path}: cannot be read ({error})") from None
+    return json_value(read_bytes(path), path)
 
 
 def settings_hash(settings: dict[str, Any]) -> str:

@@ -42,6 +42,11 @@ def source_of(env: Any, *, num_envs: int = 1, make_kwargs: dict[str, Any] | None
         return env.of(num_envs)
     if isinstance(env, str) and env.startswith(GYMNASIUM):
         name = env.removeprefix(GYMNASIUM)
+        if ":" in name:  # Gymnasium would import what stands before it
+            raise TradaxError(
+                f"{name} names a module; import the package yourself, and give the environment: "
+                "tradax.train(env=gymnasium.make(...))"
+            )
         return from_gymnasium(name, **(make_kwargs or {})).of(num_envs)
     if market := market_in(env):
         return market.of(num_envs)

@@ -316,15 +316,28 @@ def _row(sums: Sums, member: int | None, update: int, since: int, steps_per_upda
 
 
 def _not_finite(update, sums: Sums, policy: Policy) -> TrainingError:
-    bad = [name for name, now in sums.metrics.items() if not np.all(np.isfinite(np.asarray(now)))]
-    error = TrainingError(
-        f"update {update}: {', '.join(bad) or 'a parameter'} became NaN or infinite. "
-        "The last good policy was kept. Usual causes: a learning rate that is too high (lower it "
-        "by a factor of 3), or an environment that returns rewards or observations that are huge "
-        "or not finite"
-    )
+    error = TrainingError(f"update {update}: {culprit(sums)}. The last good policy was kept")
     error.policy = policy
     return error
+
+
+def culprit(sums: Sums) -> str:
+    """Which quantity was not finite, and the usual cause.
+
+    What the environment gave comes first: it spoils everything after it.
+    """
+    gave = {"rewards": sums.finished.bad_rewards, "observations": sums.finished.bad_observations}
+    if found := [name for name, count in gave.items() if np.any(np.asarray(count))]:
+        return (
+            f"{' and '.join(found)} of the environment were NaN or infinite. Look for a price "
+            "that is 0 or huge, a feature that is missing, or a division by 0 in the environment"
+        )
+    bad = [name for name, now in sums.metrics.items() if not np.all(np.isfinite(np.asarray(now)))]
+    return (
+        f"{', '.join(bad) or 'a parameter of the policy'} became NaN or infinite, from finite "
+        "rewards and observations. The learning rate is probably too high (lower it by a factor "
+        "of 3), or rewards or observations are huge (scale them)"
+    )
 
 
 def _next_multiple(update: int, of: int) -> int:

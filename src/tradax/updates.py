@@ -71,7 +71,7 @@ def _updates(given, state: TrainState, sums: Sums, axes=None):
 
     def one(algorithm, source, state):
         state, metrics, finished = protocols.step(algorithm, source, state)
-        finite = all_finite((metrics, algorithm.policy(state.learner)))
+        finite = finished.sound & all_finite((metrics, algorithm.policy(state.learner)))
         return state, Sums(metrics, finished), finite
 
     def body(loop):

@@ -9,9 +9,14 @@ import numpy as np
 
 from tradax.errors import DataError
 from tradax.files import write_atomic
+from tradax.reading import Tensors, check_version, json_value, read_bytes, tensors
 
+VERSION = 1
+"""Of a normaliser's file."""
 LIMIT = 5.2
 """No normalised feature is further from 0."""
+_FORMAT = "tradax-normalizer"
+_MOST_BYTES = 2**28  # 1,000 quantiles of 30,000 features
 _EDGE = 1e-7
 """Values nearer to the training range's ends than this are at its ends; also the clipped share."""
 
@@ -110,27 +115,23 @@ class QuantileNormalizer:
         """As safetensors, with the names in its metadata."""
         from safetensors.numpy import save
 
-        metadata = {"format": "tradax-normalizer", "names": json.dumps(self.names)}
-        metadata["distribution"] = self.distribution
+        metadata = {"format": _FORMAT, "names": json.dumps(self.names)}
+        metadata |= {"version": str(VERSION), "distribution": self.distribution}
         write_atomic(path, save(self.to_arrays(), metadata))
 
     @classmethod
     def load(cls, path: Path | str) -> "QuantileNormalizer":
-        """Raises DataError where the file is foreign or damaged."""
-        from safetensors import SafetensorError, safe_open
+        """Raises DataError where the file is foreign, damaged or of a newer version."""
+        return cls.from_file(read_normalizer(path), path)
 
-        try:
-            with safe_open(str(path), framework="numpy") as file:
-                metadata = file.metadata() or {}
-                if metadata.get("format") != "tradax-normalizer":
-                    raise DataError(f"{path}: not a normaliser that tradax wrote")
-                names = tuple(map(str, json.loads(metadata["names"])))
-                arrays = {key: file.get_tensor(key) for key in ("quantiles", "references")}
-                distribution = metadata.get("distribution", "normal")
-        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-            if isinstance(error, DataError):
-                raise
-            raise DataError(f"{path}: cannot be read as a normaliser ({error})") from None
+    @classmethod
+    def from_file(cls, found: Tensors, path: Path | str) -> "QuantileNormalizer":
+        """Raises DataError where what was read is not one."""
+        if found.metadata.get("format") != _FORMAT:
+            raise DataError(f"{path}: not a normaliser that tradax wrote")
+        arrays = {name: named_array(found, name, path) for name in ("quantiles", "references")}
+        distribution = found.metadata.get("distribution", "normal")
+        names = feature_names(found.metadata, path)
         return cls.from_arrays(arrays, names, str(path), distribution)
 
     def write_joblib(self, path: Path | str) -> None:
@@ -154,3 +155,26 @@ class QuantileNormalizer:
         transformer.n_quantiles_ = len(self.references)
         transformer.n_features_in_ = self.quantiles.shape[1]
         return transformer
+
+
+def read_normalizer(path: Path | str) -> Tensors:
+    """A normaliser's file as it is. Raises DataError where it is damaged or of a newer version."""
+    found = tensors(read_bytes(path, most=_MOST_BYTES, error=DataError), path, error=DataError)
+    version = found.metadata.get("version", "1")
+    check_version(int(version) if version.isdecimal() else version, VERSION, path, error=DataError)
+    return found
+
+
+def named_array(found: Tensors, name: str, path: Path | str) -> np.ndarray:
+    """Raises DataError where there is none of this name."""
+    if name not in found.arrays:
+        raise DataError(f"{path}: has no {name}; the file is damaged")
+    return found.arrays[name]
+
+
+def feature_names(metadata: dict[str, str], path: Path | str) -> tuple[str, ...]:
+    """The features' names; raises DataError where there is no list of text."""
+    names = json_value(metadata.get("names", ""), path, error=DataError)
+    if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+        raise DataError(f"{path}: has no names of features; the file is damaged")
+    return tuple(names)

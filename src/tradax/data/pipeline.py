@@ -1,6 +1,5 @@
 """From bars to what an environment needs, as one object that is saved with the policy."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,6 +15,9 @@ from tradax.data.scaling import Normalizer, from_sklearn, load_normalizer
 from tradax.data.splits import Span, Splits, chronological
 from tradax.errors import ConfigError, DataError
 from tradax.files import write_json
+from tradax.reading import check_version, json_value, read_bytes
+
+_VERSION = 1
 
 
 class Market(NamedTuple):
@@ -145,11 +147,11 @@ class Pipeline:
             values[first:] = normalizer.transform(computed.values[first:])
         table, names = features.stack_window(values, computed.names, self.config.window)
         table[:first_row] = 0.0
-        beyond = np.abs(table).max(axis=0) > np.finfo(np.float32).max
+        beyond = ~(np.abs(table).max(axis=0) <= np.finfo(np.float32).max)  # NaN too
         if beyond.any():
             raise DataError(
                 f"{bars.source}, {bars.symbols[index]}: column {names[int(np.argmax(beyond))]} "
-                "holds values beyond the range of float32; scale it"
+                "holds values that are NaN or beyond the range of float32; scale it"
             )
         table = table.astype(np.float32)
         series = {
@@ -179,7 +181,7 @@ class Pipeline:
                 normalizer.write_joblib(folder / f"{stem}.joblib")
         description = {
             "format": "tradax-pipeline",
-            "version": 1,
+            "version": _VERSION,
             "config": asdict(self.config),
             "symbols": list(self.symbols),
             "splits": {name: list(span) for name, span in self.splits._asdict().items()},
@@ -192,9 +194,12 @@ class Pipeline:
         folder = Path(folder)
         path = folder / "pipeline.json"
         try:
-            description = json.loads(path.read_text(encoding="utf-8"))
-            if description["format"] != "tradax-pipeline" or description["version"] > 1:
-                raise KeyError("format or version")
+            description = json_value(
+                read_bytes(path, most=2**24, error=DataError), path, error=DataError
+            )
+            if description["format"] != "tradax-pipeline":
+                raise KeyError("format")
+            check_version(description["version"], _VERSION, path, error=DataError)
             config = from_dict(features.Config, description["config"])
             symbols = tuple(map(str, description["symbols"]))
             splits = Splits(
@@ -203,7 +208,9 @@ class Pipeline:
                     for name in ("train", "validation", "test")
                 )
             )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+            if isinstance(error, DataError):
+                raise
             raise DataError(f"{path}: cannot be read as a pipeline ({error})") from None
         pipeline = cls(config, symbols, (None,) * len(symbols), splits)
         if not config.indicators:

@@ -12,7 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from tradax.data.normalize import QuantileNormalizer
+from tradax.data.normalize import (
+    VERSION,
+    QuantileNormalizer,
+    feature_names,
+    named_array,
+    read_normalizer,
+)
 from tradax.errors import ConfigError, DataError
 from tradax.files import write_atomic
 
@@ -41,7 +47,8 @@ class AffineNormalizer:
         """As safetensors, with names and kind in its metadata."""
         from safetensors.numpy import save
 
-        metadata = {"format": _FORMAT, "names": json.dumps(self.names), "kind": self.kind}
+        metadata = {"format": _FORMAT, "version": str(VERSION), "kind": self.kind}
+        metadata["names"] = json.dumps(self.names)
         write_atomic(path, save({"center": self.center, "scale": self.scale}, metadata))
 
     def write_joblib(self, path: Path | str) -> None:
@@ -65,28 +72,19 @@ def load_normalizer(path: Path | str) -> Normalizer:
     """What `save` of either kind wrote. Executes no code.
 
     Raises:
-        DataError: the file is foreign or damaged.
+        DataError: the file is foreign, damaged or of a newer version.
     """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(str(path), framework="numpy") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != _FORMAT:
-                return QuantileNormalizer.load(path)
-            names = tuple(map(str, json.loads(metadata["names"])))
-            center, scale = (file.get_tensor(key) for key in ("center", "scale"))
-            kind = metadata["kind"]
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{path}: cannot be read as a normaliser ({error})") from None
+    found = read_normalizer(path)
+    if found.metadata.get("format") != _FORMAT:
+        return QuantileNormalizer.from_file(found, path)
+    names, kind = feature_names(found.metadata, path), found.metadata.get("kind")
+    center, scale = (named_array(found, name, path) for name in ("center", "scale"))
     fits = center.dtype == scale.dtype == np.float64 and center.shape == scale.shape == (
         len(names),
     )
     if not (fits and np.isfinite([center, scale]).all() and (scale > 0).all() and kind in _CENTERS):
         raise DataError(f"{path}: not a normaliser of {len(names)} features; the file is damaged")
-    return AffineNormalizer(center, scale, names, kind)
+    return AffineNormalizer(center, scale, names, str(kind))
 
 
 def from_sklearn(given: Any, values: np.ndarray, names: tuple[str, ...]) -> Normalizer:

@@ -12,6 +12,7 @@ from tradax.data.table import (
     parse_numbers,
     parse_timestamps,
     plain_name,
+    plain_values,
 )
 
 PRICES = ("open", "high", "low", "close")
@@ -182,7 +183,10 @@ def _groups(
 
     if column is None:
         return {symbol: np.arange(table.frame.height)}
-    names = table.frame[column].cast(pl.String).str.strip_chars().fill_null("")
+    series = plain_values(table, column, problems, "names")
+    if series is None:
+        return {}
+    names = series.cast(pl.String).str.strip_chars().fill_null("")
     empty = np.flatnonzero((names == "").to_numpy())
     problems.add_rows(table, empty, column, lambda row: "no symbol; name it or delete the row")
     rows = pl.DataFrame({"name": names}).with_row_index()

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 TIMESTAMP = ("timestamp", "date", "datetime", "time")
 """Names that the column of times may have."""
 
+_MOST_ANNOUNCED = 2**29  # bytes; smaller tables are read whatever their file's size
+_MOST_RATIO = 100  # of memory to file, above that
 _DATE_FORMATS = ("%Y-%m-%d", "%Y/%m/%d", "%Y%m%d")
 _TIME_FORMATS = ("%H:%M", "%H:%M:%S", "%H:%M:%S%.f", "%H:%M:%S%.f%z", "%H:%M%z")
 
@@ -72,7 +74,7 @@ def read_table(path: Path, problems: Problems) -> Table | None:
     is_parquet = path.suffix.lower() in (".parquet", ".pq")
     try:
         if is_parquet:
-            return Table(pl.read_parquet(path, glob=False), lambda i: f"row {i + 1}")
+            return _read_parquet(path)
         with path.open("rb") as file:
             header = file.readline().decode("utf-8-sig").strip()
             n_lines = 1 + sum(1 for _ in file)
@@ -87,6 +89,7 @@ def read_table(path: Path, problems: Problems) -> Table | None:
         pl.exceptions.PanicException,  # polars, on some damaged Parquet files
         OSError,
         ValueError,
+        csv.Error,
     ) as error:
         if not is_parquet and (found := _bad_line(path)):
             problems.add(*found)
@@ -95,6 +98,33 @@ def read_table(path: Path, problems: Problems) -> Table | None:
         text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         problems.add("", f"cannot be read as {kind} ({text}); write it anew")
     return None
+
+
+def _read_parquet(path: Path) -> Table:
+    """Raises ValueError where the file announces far more than it can hold, or holds less."""
+    import polars as pl
+    import pyarrow.parquet
+
+    try:
+        announced = _announced_bytes(pyarrow.parquet.read_metadata(path))
+    except pyarrow.ArrowException as error:
+        raise ValueError(str(error)) from None
+    size = path.stat().st_size
+    if announced > max(_MOST_ANNOUNCED, _MOST_RATIO * size):
+        raise ValueError(f"{size:,} bytes announce {announced:,}, which prices never do")
+    frame = pl.read_parquet(path, glob=False)
+    if any(len(series) != frame.height for series in frame):
+        raise ValueError("its columns are of different lengths")
+    return Table(frame, lambda i: f"row {i + 1}")
+
+
+def _announced_bytes(metadata: Any) -> int:
+    """Memory that a Parquet file's columns take, by its own account."""
+    columns = [metadata.schema.column(i) for i in range(metadata.num_columns)]
+    if all(column.max_repetition_level == 0 for column in columns):
+        return 8 * metadata.num_rows * metadata.num_columns
+    groups = (metadata.row_group(i) for i in range(metadata.num_row_groups))
+    return 8 * sum(group.column(i).num_values for group in groups for i in range(group.num_columns))
 
 
 def _bad_line(path: Path) -> tuple[str, str] | None:
@@ -106,6 +136,8 @@ def _bad_line(path: Path) -> tuple[str, str] | None:
                 width = len(next(csv.reader([line.decode("utf-8")]), []))
             except UnicodeDecodeError:
                 return f"line {number}", "the text is not UTF-8; save the file as UTF-8"
+            except csv.Error as error:
+                return f"line {number}", f"{error}; write one row a line, of plain numbers"
             if number == 1:
                 expected = width
             if width > expected:
@@ -119,6 +151,10 @@ def _bad_line(path: Path) -> tuple[str, str] | None:
 def _check_header(header: str, problems: Problems) -> None:
     if not header:
         problems.add("line 1", "the line is blank; the first line must name the columns")
+    # polars unpacks what begins like an archive, without a limit on its size.
+    if any(character < " " and character not in "\t\r" for character in header):
+        problems.add("line 1", "holds control characters; write the table as plain text")
+        return
     names = [name.strip() for name in next(csv.reader([header]), [])]
     for name in dict.fromkeys(n for n in names if names.count(n) > 1 and n):
         problems.add("line 1", f"two columns are called {name}; rename or delete one")
@@ -163,7 +199,9 @@ def parse_timestamps(table: Table, column: str, problems: Problems) -> np.ndarra
     """[rows] datetime64[us], UTC where a zone was given; NaT where a problem was added."""
     import polars as pl
 
-    series = table.frame[column]
+    series = plain_values(table, column, problems, "dates")
+    if series is None:
+        return np.full(table.frame.height, np.datetime64("NaT", "us"))
     text = series.cast(pl.String, strict=False)
     if series.dtype == pl.Date or isinstance(series.dtype, pl.Datetime):
         if isinstance(series.dtype, pl.Datetime) and series.dtype.time_zone:
@@ -239,7 +277,9 @@ def parse_numbers(table: Table, column: str, problems: Problems) -> np.ndarray:
     """[rows] float64; problems for text, gaps, NaN and infinities."""
     import polars as pl
 
-    series = table.frame[column]
+    series = plain_values(table, column, problems, "numbers")
+    if series is None:
+        return np.full(table.frame.height, np.nan)
     text = series.str.strip_chars() if series.dtype == pl.String else series
     values = text.cast(pl.Float64, strict=False).to_numpy()
     finite = np.isfinite(values)
@@ -259,6 +299,24 @@ def parse_numbers(table: Table, column: str, problems: Problems) -> np.ndarray:
 
         problems.add_rows(table, np.flatnonzero(~finite), column, message)
     return values
+
+
+def plain_values(table: Table, column: str, problems: Problems, what: str) -> "pl.Series | None":
+    """A column with one value a row; None where there are lists or bytes, and a problem is added.
+
+    Args:
+        what: what it must hold.
+    """
+    import polars as pl
+
+    series = table.frame[column]
+    if isinstance(series.dtype, pl.Categorical | pl.Enum):
+        return series.cast(pl.String)
+    known = (pl.String, pl.Boolean, pl.Date, pl.Datetime, pl.Null)
+    if series.dtype.is_numeric() or isinstance(series.dtype, known):
+        return series
+    problems.add(f"column {column}", f"holds {series.dtype}; it must hold {what}")
+    return None
 
 
 @functools.lru_cache(maxsize=1_024)

@@ -1,11 +1,10 @@
 """Files that Stable-Baselines3 wrote itself: plain text and numbers, never what was pickled."""
 
-import json
 import re
-import zipfile
 from typing import Any
 
 from tradax.errors import ModelFileError
+from tradax.reading import Archive, json_value
 from tradax.sb3 import _spaces, _torch_file
 from tradax.sb3._hyperparameters import split
 from tradax.sb3._opcodes import Call, Global
@@ -23,6 +22,7 @@ _POLICY_KWARGS = frozenset(
     | {"optimizer_kwargs", "n_critics", "use_sde", "share_features_extractor", "normalize_images"}
 )
 _FILES = ("policy", "policy.optimizer", "actor.optimizer", "critic.optimizer")
+_MOST_DATA = 2**26  # bytes of JSON; some hold the last observations
 _SAC_FILES = ("ent_coef_optimizer", "pytorch_variables")
 
 
@@ -38,13 +38,13 @@ def shown(code: Any) -> str:
     return _GELU if isinstance(code, Call) else f"<class '{code.module}.{code.name}'>"
 
 
-def read(archive: zipfile.ZipFile, source: str) -> dict[str, Any]:
+def read(archive: Archive) -> dict[str, Any]:
     """The fields of a `ModelFile`.
 
     Raises:
         ModelFileError: damaged, or of an algorithm, policy or space that is not read.
     """
-    data = _data(archive, source)
+    source, data = archive.source, _data(archive)
     module = data.get("policy_class", {})
     module = module.get("__module__") if isinstance(module, dict) else None
     if module not in _POLICY_MODULES:
@@ -57,7 +57,7 @@ def read(archive: zipfile.ZipFile, source: str) -> dict[str, Any]:
     }
     if data.get("use_sde"):
         raise ModelFileError(f"{source}: state-dependent exploration (use_sde) is not read")
-    states = _states(archive, source)
+    states = _states(archive)
     policy = states["policy"]
     if not isinstance(policy, dict):
         raise ModelFileError(f"{source}: policy.pth holds no networks")
@@ -89,40 +89,24 @@ def read(archive: zipfile.ZipFile, source: str) -> dict[str, Any]:
     }
 
 
-def _data(archive: zipfile.ZipFile, source: str) -> dict[str, Any]:
-    try:
-        data = json.loads(entry(archive, "data", source))
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, ModelFileError):
-            raise
-        raise ModelFileError(f"{source}: data is damaged ({error})") from None
+def _data(archive: Archive) -> dict[str, Any]:
+    source = archive.source
+    if "data" not in archive:
+        raise ModelFileError(f"{source}: has no data; it is no model file of Stable-Baselines3")
+    # Python writes infinity and NaN into JSON, and Stable-Baselines3 lets it.
+    data = json_value(archive.entry("data", _MOST_DATA), f"{source}: data", infinite=True)
     if not isinstance(data, dict):
         raise ModelFileError(f"{source}: data is damaged (it is no object)")
     return data
 
 
-def _states(archive: zipfile.ZipFile, source: str) -> dict[str, Any]:
+def _states(archive: Archive) -> dict[str, Any]:
     states = {}
     for name in (*_FILES, *_SAC_FILES):
         file = f"{name}.pth"
-        if file in archive.namelist() or name == "policy":
-            states[name] = _torch_file.read(entry(archive, file, source), f"{source}, {file}")
+        if file in archive or name == "policy":
+            states[name] = _torch_file.read(archive.entry(file), f"{archive.source}, {file}")
     return states
-
-
-def entry(archive: zipfile.ZipFile, name: str, source: str) -> bytes:
-    """An entry that takes no more memory than the file itself."""
-    try:
-        info = archive.getinfo(name)
-    except KeyError:
-        raise ModelFileError(
-            f"{source}: has no {name}; it is no model file of Stable-Baselines3"
-        ) from None
-    if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
-        raise ModelFileError(
-            f"{source}: {name} is compressed, which neither tradax nor Stable-Baselines3 does"
-        )
-    return archive.read(info)
 
 
 def _algorithm(data: dict[str, Any], critics: int, source: str) -> str:

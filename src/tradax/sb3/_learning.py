@@ -124,11 +124,7 @@ class Learning:
 
     def _check(self, finite: bool) -> None:
         if not finite:
-            raise TrainingError(
-                f"update {int(self._state.update)}: a metric or a parameter became NaN or "
-                "infinite; lower learning_rate, or look for such numbers in what the environment "
-                "gives"
-            )
+            raise TrainingError(f"update {int(self._state.update)}: {training.culprit(self._sums)}")
 
 
 @jax.jit

@@ -7,18 +7,16 @@
 Tensors are numpy arrays here. What is written opens with `torch.load(weights_only=True)`.
 """
 
-import io
-import zipfile
 from collections import OrderedDict
 from typing import Any
 
 import numpy as np
 
 from tradax.errors import ModelFileError
+from tradax.reading import MOST_BYTES, Archive, archive_of, opened
 from tradax.sb3 import _opcodes
 from tradax.sb3._opcodes import Call, Global, Persistent
 
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # a fixed date, so that equal values give equal files
 _REBUILD = Global("torch._utils", "_rebuild_tensor_v2")
 _STORAGES = {
     Global("torch", "FloatStorage"): np.dtype("<f4"),
@@ -40,11 +38,7 @@ def write(value: Any) -> bytes:
     entries = {"data.pkl": code, "byteorder": b"little"}
     entries |= {f"data/{i}": array.tobytes() for i, array in enumerate(storages)}
     entries["version"] = b"3\n"
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        for name, content in entries.items():
-            archive.writestr(zipfile.ZipInfo(f"archive/{name}", _EPOCH), content)
-    return buffer.getvalue()
+    return archive_of({f"archive/{name}": content for name, content in entries.items()})
 
 
 def _with_storages(value: Any, storages: list[np.ndarray]) -> Any:
@@ -74,37 +68,30 @@ def read(content: bytes, source: str) -> Any:
     Raises:
         ModelFileError: not such a file, damaged, or more in it than plain values and tensors.
     """
-    try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            return _Reader(archive, len(content), source).value()
-    except zipfile.BadZipFile as error:
-        raise ModelFileError(
-            f"{source}: not a file of weights as PyTorch 1.6 and later write it ({error})"
-        ) from None
+    with opened(content, source) as archive:
+        return _Reader(archive, len(content)).value()
 
 
 class _Reader:
     """One file: its storages as they are asked for, and how much of them was handed out."""
 
-    def __init__(self, archive: zipfile.ZipFile, size: int, source: str):
-        self.archive, self.source = archive, source
+    def __init__(self, archive: Archive, size: int):
+        self.archive, self.source = archive, archive.source
         self.storages: dict[str, np.ndarray] = {}
         # Tensors may share a storage, but a file must not stand for many times its own size.
         self.bytes_left = 4 * size
 
     def value(self) -> Any:
-        roots = [
-            n for n in self.archive.namelist() if n.count("/") == 1 and n.endswith("/data.pkl")
-        ]
+        roots = [n for n in self.archive.names if n.count("/") == 1 and n.endswith("/data.pkl")]
         if len(roots) != 1:
             raise ModelFileError(f"{self.source}: not a file of weights (no data.pkl)")
         self.root = roots[0].removesuffix("data.pkl")
-        if f"{self.root}byteorder" in self.archive.namelist():
+        if f"{self.root}byteorder" in self.archive:
             order = self.entry("byteorder")
             if order != b"little":
                 raise ModelFileError(f"{self.source}: byte order {order!r}; only little is read")
         return _opcodes.read(
-            self.entry("data.pkl"),
+            self.entry("data.pkl", _MOST_CODE),
             self.source,
             functions={
                 Global("collections", "OrderedDict"): self.mapping,
@@ -115,16 +102,8 @@ class _Reader:
             persistent=self.storage,
         )
 
-    def entry(self, name: str) -> bytes:
-        try:
-            info = self.archive.getinfo(self.root + name)
-        except KeyError:
-            raise ModelFileError(f"{self.source}: {name} is missing") from None
-        if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
-            raise ModelFileError(f"{self.source}: {name} is compressed, which PyTorch never does")
-        if name == "data.pkl" and info.file_size > _MOST_CODE:
-            raise ModelFileError(f"{self.source}: {name} is larger than {_MOST_CODE} bytes")
-        return self.archive.read(info)
+    def entry(self, name: str, most: int = MOST_BYTES) -> bytes:
+        return self.archive.entry(self.root + name, most)
 
     def mapping(self, items: Any = ()) -> dict:
         return OrderedDict(items)

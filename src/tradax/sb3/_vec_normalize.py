@@ -5,7 +5,6 @@ Its own file is a pickle, which is not read here. Where it was made, write plain
     tradax.sb3.save_vec_normalize("statistics.json", VecNormalize.load("vecnormalize.pkl", venv))
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,8 +15,10 @@ import numpy as np
 from tradax.errors import ConfigError, ModelFileError
 from tradax.files import write_json
 from tradax.networks import RunningMoments
+from tradax.reading import check_version, json_value, read_bytes
 
 _FORMAT = "tradax-vec-normalize"
+_VERSION = 1
 _EPSILON, _CLIP = 1e-8, 10.0  # of RunningMoments
 _MOST_BYTES = 2**26
 
@@ -84,7 +85,7 @@ def save_vec_normalize(path: Path | str, source: Any, *, gamma: float = 0.99) ->
         ConfigError: a VecNormalize of dictionaries, or a learner without such statistics.
     """
     found = source if isinstance(source, VecStatistics) else _statistics(source, gamma)
-    description = {"format": _FORMAT, "version": 1, **found._asdict()}
+    description = {"format": _FORMAT, "version": _VERSION, **found._asdict()}
     for name in ("observations", "returns"):
         if (one := description[name]) is not None:
             description[name] = {
@@ -103,11 +104,10 @@ def load_vec_normalize(path: Path | str) -> VecStatistics:
     """
     path = Path(path)
     try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise ValueError("it is too large")
-        description = json.loads(path.read_text(encoding="utf-8"))
-        if description["format"] != _FORMAT or description["version"] > 1:
-            raise ValueError("its format is another or newer")
+        description = json_value(read_bytes(path, most=_MOST_BYTES), path)
+        if description["format"] != _FORMAT:
+            raise ValueError("its format is another")
+        check_version(description["version"], _VERSION, path)
         observations = description["observations"]
         numbers = {
             k: float(description[k]) for k in ("clip_obs", "clip_reward", "gamma", "epsilon")
@@ -119,7 +119,9 @@ def load_vec_normalize(path: Path | str) -> VecStatistics:
         )
         if not all(np.isfinite(x) and x >= 0 for x in numbers.values()):
             raise ValueError("a number is not finite")
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
+        if isinstance(error, ModelFileError):
+            raise
         raise ModelFileError(f"{path}: not statistics of VecNormalize ({error})") from None
     return found
 

@@ -8,9 +8,7 @@ Of a file that tradax wrote, only the last three are read.
 """
 
 import base64
-import io
 import json
-import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -21,13 +19,15 @@ import numpy as np
 
 from tradax.errors import ConfigError, ModelFileError
 from tradax.files import write_atomic
-from tradax.model_file import archive_of, policy_entries, read_policy_entries
+from tradax.model_file import policy_entries, read_policy_entries
+from tradax.reading import Archive, archive_of, check_version, opened, read_bytes, tensors
 from tradax.sb3 import _foreign, _opcodes, _spaces, _torch_file, _weights
 from tradax.sb3._hyperparameters import arguments_of
 from tradax.sb3._opcodes import Global
 from tradax.spaces import Spec
 
 VERSION = "2.9.2"  # of Stable-Baselines3, whose files these are like
+_VERSION = 1  # of our own entries
 _ABOUT = "stable_baselines3"  # where the policy's metadata keep what its file needs beside
 _POLICIES = {
     "on": Global("stable_baselines3.common.policies", "ActorCriticPolicy"),
@@ -117,6 +117,7 @@ def save_model(
     arguments = arguments_of(name, algorithm, learner) | (arguments or {})
     data = {"num_timesteps": 0, "n_envs": 1, "_n_updates": 0} | (data or {})
     about = {
+        "version": _VERSION,
         "algorithm": name,
         "arguments": arguments,
         "data": data,
@@ -159,14 +160,10 @@ def open_model(path: Path | str | BinaryIO) -> ModelFile:
         ModelFileError: neither, damaged, or of an algorithm, policy or space that is not read.
     """
     source = str(path) if isinstance(path, str | Path) else "file"
-    try:
-        content = _content(path)
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            if "policy.json" in archive.namelist():
-                return _open_ours(archive, source)
-            return ModelFile(ours=False, source=source, **_foreign.read(archive, source))
-    except (zipfile.BadZipFile, NotImplementedError) as error:
-        raise ModelFileError(f"{source}: not a model file, or damaged ({error})") from None
+    with opened(_content(path), source) as archive:
+        if "policy.json" in archive:
+            return _open_ours(archive)
+        return ModelFile(ours=False, source=source, **_foreign.read(archive))
 
 
 def _content(path: Path | str | BinaryIO) -> bytes:
@@ -175,9 +172,7 @@ def _content(path: Path | str | BinaryIO) -> bytes:
     path = Path(path)
     if not path.is_file() and path.with_name(path.name + ".zip").is_file():
         path = path.with_name(path.name + ".zip")
-    if not path.is_file():
-        raise ModelFileError(f"{path}: no such file")
-    return path.read_bytes()
+    return read_bytes(path)
 
 
 _ATTRIBUTES: dict[str, Any] = {
@@ -247,19 +242,18 @@ def _without_pickle(entry: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in entry.items() if key != ":serialized:"}
 
 
-def _open_ours(archive: zipfile.ZipFile, source: str) -> ModelFile:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
-    policy, metadata = read_policy_entries(archive, source)
+def _open_ours(archive: Archive) -> ModelFile:
+    source = archive.source
+    policy, metadata = read_policy_entries(archive)
     about = metadata.get(_ABOUT)
-    if not isinstance(about, dict) or "learner.safetensors" not in archive.namelist():
+    if not isinstance(about, dict) or "learner.safetensors" not in archive:
         raise ModelFileError(
             f"{source}: a policy file, not a model; open it with tradax.load_policy, or write the "
             "run it belongs to with `tradax export --format sb3`"
         )
+    check_version(about.get("version", 1), _VERSION, source)
+    learned = tensors(archive.entry("learner.safetensors"), f"{source}, learner.safetensors")
     try:
-        tensors = load(_foreign.entry(archive, "learner.safetensors", source))
         network = policy.network
         return ModelFile(
             algorithm=str(about["algorithm"]),
@@ -272,10 +266,10 @@ def _open_ours(archive: zipfile.ZipFile, source: str) -> ModelFile:
             data=dict(about["data"]),
             observation_space=_spaces.read(about["observation_space"], "observation_space", source),
             action_space=_spaces.read(about["action_space"], "action_space", source),
-            tensors=tensors,
+            tensors=learned.arrays,
             source=source,
         )
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         if isinstance(error, ModelFileError):
             raise
         raise ModelFileError(f"{source}: damaged ({error})") from None
@@ -314,6 +308,8 @@ def _restored(learner: Any, tensors: dict[str, np.ndarray], source: str) -> Any:
                 f"{source}: {name.lstrip('.')} is {found.dtype}{list(found.shape)}; expected "
                 f"{leaf.dtype}{list(leaf.shape)}"
             )
+        if found.dtype.kind == "f" and not np.isfinite(found).all():
+            raise ModelFileError(f"{source}: {name.lstrip('.')} holds numbers that are not finite")
     structure = jax.tree.structure(_lasting(learner))
     new = jax.tree.unflatten(structure, [jnp.asarray(tensors[name]) for name in leaves])
     last = learner.moments.discounted_return
