@@ -83,6 +83,7 @@ ORDER = [
     "sb3",
     "exporting",
     "doctor",
+    "options",
     "cli",
 ]
 

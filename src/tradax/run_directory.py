@@ -157,7 +157,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     manifest = read_json(path)
     if not isinstance(manifest, dict):
         raise ModelFileError(f"{path}: not a run's manifest")
-    check_version(manifest.get("format", 0), _FORMAT, path)
+    check_version(manifest.get("format", 1), _FORMAT, path)
     return manifest
 
 

@@ -1,0 +1,136 @@
+"""What each command of the command line can be told; its help is made of this."""
+
+import dataclasses
+from typing import Literal
+
+import tyro
+
+
+@dataclasses.dataclass(kw_only=True)
+class TrainOptions:
+    """Train a policy, test it on held-out data, write a report."""
+
+    algorithm: str = "ppo"
+    """How to learn; see `tradax list`."""
+    env: str = "trading"
+    """A market (see `tradax list`), a gymnax name such as CartPole-v1, or Gymnasium's after
+    gymnasium: (gymnasium:CartPole-v1), which is stepped on the host."""
+    data: tuple[str, ...] = ()
+    """Sample name(s), or CSV or Parquet file(s): one a symbol, or one with a symbol column.
+    sp500 by default, for markets that trade given prices."""
+    symbols: tuple[str, ...] | None = None
+    """Which of the data's symbols; all by default."""
+    signals: tuple[str, ...] | None = None
+    """Which extra columns are features; all numeric ones by default."""
+    timesteps: int | None = None
+    """Environment steps to train for; 1,000,000 by default. A resumed run goes on to its own."""
+    seed: int = 0
+    """Equal seeds give equal runs on one machine's CPU."""
+    test_run: bool = False
+    """A short run (20,000 steps) that shows whether everything works."""
+    skip_posterior: bool = False
+    """Leave out the Bayesian posterior of the test's Sharpe ratio."""
+    no_preprocessing: bool = False
+    """Give the agent plain returns and signals: no indicators, no normaliser."""
+    closes_only: bool = False
+    """The data has no open, high and low; use closes for all of them."""
+    intersection: bool = False
+    """Keep only the timestamps that all symbols share."""
+    shared_policy: bool = False
+    """One policy for all symbols, instead of one each. A portfolio has one anyway."""
+    train_fraction: float = 0.7
+    """Share of rows, the earliest, to train on."""
+    validation_fraction: float = 0.15
+    """Share of rows, the next, to choose the best policy on; the rest is the test."""
+    evaluations: int = 20
+    """How often the policy is validated during training."""
+    offline: str | None = None
+    """Learn from this Parquet file of trajectories only (see `tradax collect`); the environment
+    serves for validation and the test. --timesteps counts logged steps."""
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    """Where to compute."""
+    devices: int | None = None
+    """Split each generation's population over so many devices; on a CPU they are simulated."""
+    distributed: bool = False
+    """Be one process of a job on several machines: the same command on each. Who is who comes from
+    SLURM, from TRADAX_COORDINATOR, TRADAX_PROCESSES and JOB_COMPLETION_INDEX, or from the next
+    three options."""
+    coordinator: str | None = None
+    """HOST:PORT of the first process."""
+    process_id: int | None = None
+    """Which process this is, from 0."""
+    processes: int | None = None
+    """How many there are."""
+    out: str | None = None
+    """Folder for the results; runs/ENV-ALGORITHM-1, -2, ... by default."""
+    resume: str | None = None
+    """Go on with an interrupted run's folder, to the result that it would have had. Its own options
+    count; only --timesteps may be given, and grow."""
+    checkpoint_seconds: float = 60.0
+    """Save at least so often what --resume needs, in the background; besides at each best
+    evaluation and at the end."""
+    debug: bool = False
+    """Show tracebacks."""
+
+
+@dataclasses.dataclass(kw_only=True)
+class RunOptions:
+    """Test a finished run again, on the same held-out data."""
+
+    run: tyro.conf.Positional[str]
+    """A run directory that `tradax train` wrote."""
+    skip_posterior: bool = False
+    """Leave out the Bayesian posterior."""
+    debug: bool = False
+    """Show tracebacks."""
+
+
+@dataclasses.dataclass(kw_only=True)
+class CollectOptions:
+    """Let a run's policy act in the environment that it was trained in, and write every step."""
+
+    run: tyro.conf.Positional[str]
+    """A run directory that `tradax train` wrote."""
+    file: tyro.conf.Positional[str]
+    """The Parquet file to write."""
+    steps: int = 200_000
+    """Steps in all, rounded up to a multiple of num_envs."""
+    episodes: int | None = None
+    """Whole episodes, so many, instead of steps."""
+    num_envs: int = 64
+    """Environments side by side, for steps."""
+    seed: int = 0
+    """Equal seeds give equal files."""
+    debug: bool = False
+    """Show tracebacks."""
+
+
+@dataclasses.dataclass(kw_only=True)
+class ExportOptions:
+    """Write what a run has learned for another program."""
+
+    run: tyro.conf.Positional[str]
+    """A run directory that `tradax train` wrote."""
+    format: Literal["sb3", "onnx", "joblib"]
+    """A model that Stable-Baselines3 loads and trains further, the policy as an ONNX graph, or the
+    normaliser of features for scikit-learn."""
+    out: str | None = None
+    """The file; inside the run directory by default."""
+    policy: Literal["best", "last"] = "best"
+    """The policy that was best on validation, or the last."""
+    with_features: bool = False
+    """An ONNX graph that normalises the features too."""
+    debug: bool = False
+    """Show tracebacks."""
+
+
+@dataclasses.dataclass(kw_only=True)
+class CheckOptions:
+    """Print every problem of price files."""
+
+    files: tyro.conf.Positional[tuple[str, ...]]
+    """CSV or Parquet files."""
+    closes_only: bool = False
+    """The files have no open, high and low, and perhaps no volume."""
+    debug: bool = False
+    """Show tracebacks."""
