@@ -2,9 +2,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+AUDIT := .venv-audit
+LICENCES := MIT;BSD;Apache;PSF;Python Software Foundation;NCSA;Public Domain;MPL-2.0
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock
 
-.PHONY: train test lint format bench bench-learning bench-evolution bench-off-policy bench-sb3 docs clean lock bench-killed bench-long-run
+.PHONY: train test lint format bench bench-learning bench-evolution bench-off-policy bench-sb3 docs clean lock bench-killed bench-long-run fuzz audit
 
 train: $(VENV)/.ready
 	$(BIN)/tradax train
@@ -42,12 +44,24 @@ bench-killed: $(VENV)/.ready-test
 bench-long-run: $(VENV)/.ready-test
 	$(BIN)/python -m benchmarks long_run
 
+# make fuzz COUNT=100000 SEED=1: so many damaged files of each kind; none may do more than be refused.
+fuzz: $(VENV)/.ready-test
+	$(BIN)/python -m benchmarks.fuzz --count $(or $(COUNT),2000) --seed $(or $(SEED),0)
+
+# Licences of everything that is installed, and known vulnerabilities of everything that is pinned.
+# TA-Lib states no licence in its metadata; its LICENSE file is BSD's with two clauses. The second
+# part asks PyPI, and fails where there is no answer: no answer is not "none known".
+audit: $(AUDIT)/.ready $(VENV)/.ready-test
+	$(AUDIT)/bin/pip-licenses --python=$(BIN)/python --order=license --partial-match \
+		--ignore-packages TA-Lib tradax --allow-only='$(LICENCES)'
+	$(AUDIT)/bin/pip-audit --strict --disable-pip --no-deps --requirement requirements.lock
+
 docs: $(VENV)/.ready-test
 	$(INSTALL) --editable '.[docs]'
 	$(BIN)/pdoc --docformat google --output-directory site tradax
 
 clean:
-	rm -rf $(VENV) build dist site .pytest_cache .ruff_cache .hypothesis src/*.egg-info
+	rm -rf $(VENV) $(AUDIT) build dist site .pytest_cache .ruff_cache .hypothesis src/*.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # After a change of dependencies: resolve anew in an empty environment and pin what was found.
@@ -62,6 +76,11 @@ $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo 'tradax needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 ...'; exit 1; }
 	$(PYTHON) -m venv $(VENV)
+
+$(AUDIT)/.ready:
+	$(PYTHON) -m venv $(AUDIT)
+	$(AUDIT)/bin/python -m pip install --quiet pip-audit==2.10.1 pip-licenses==5.5.5
+	touch $@
 
 $(VENV)/.ready: pyproject.toml requirements.lock | $(VENV)/bin/python
 	$(INSTALL) --editable .

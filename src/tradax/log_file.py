@@ -343,9 +343,9 @@ def _to_float32(series: "pl.Series") -> np.ndarray:
 
 def _read_metadata(path: Path) -> dict[str, Any]:
     """What `write_log` noted; {} in files of other programs."""
-    import polars as pl
+    import pyarrow.parquet
 
-    text = pl.read_parquet_metadata(path).get(_KEY)
+    text = (pyarrow.parquet.read_metadata(path).metadata or {}).get(_KEY.encode())
     if text is None:
         return {}
     try:
