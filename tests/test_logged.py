@@ -32,14 +32,6 @@ def policy_for(spec: Spec, seed=0):
     return NetworkPolicy(network, log_std, None, spec, head_of(spec))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compile_fast():
-    """Here programs are compiled for seconds and run for less."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @pytest.fixture(scope="module")
 def market_task():
     request = preparation.Request(

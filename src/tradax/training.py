@@ -142,6 +142,8 @@ def train(
 
     rows: list[list[Row]] = [[] for _ in range(members or 1)]
     update = int(np.max(np.asarray(progress.state.update)))
+    # Members in turn are copied in and out, replay and all, once a chunk each.
+    chunk_seconds = _CHUNK_SECONDS * (4 if members is not None and algorithm.in_turn else 1)
     clock = _Clock()
     length = 1
     with signals.heard() as stop:
@@ -164,7 +166,7 @@ def train(
             finite, done = bool(finite), int(done)  # waits for the device
             seconds = time.perf_counter() - began
             clock.add(seconds, done * steps_per_update)
-            length = max(1, min(4 * length, round(n * _CHUNK_SECONDS / max(seconds, 1e-6))))
+            length = max(1, min(4 * length, round(n * chunk_seconds / max(seconds, 1e-6))))
             update += done
             progress = progress._replace(state=state, sums=sums)
             for hook in hooks:
