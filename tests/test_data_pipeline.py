@@ -240,13 +240,23 @@ DAMAGED = {
 }
 
 
+REASONS = {
+    "empty": "is no JSON, or damaged (",
+    "not JSON": "is no JSON, or damaged (",
+    "of a later version": "format version 2 is newer than this tradax reads",
+    "version text": "'x' is no version of a format",
+}
+"""Where it is not that the values are those of no pipeline."""
+
+
 @pytest.mark.parametrize("case", DAMAGED)
 def test_a_damaged_description_is_refused_by_name(tmp_path, case):
     path = tmp_path / "pipeline.json"
     path.write_text(DAMAGED[case])
     with pytest.raises(DataError) as caught:
         Pipeline.load(tmp_path)
-    assert str(caught.value).startswith(f"{path}: ")
+    why = REASONS.get(case, "cannot be read as a pipeline (")
+    assert str(caught.value).startswith(f"{path}: {why}")
 
 
 def test_the_description_that_the_damaged_ones_vary_is_good(tmp_path):

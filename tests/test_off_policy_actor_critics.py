@@ -14,7 +14,7 @@ from tradax import checkpoint, discovery, model_file, protocols, replay, trainin
 from tradax.algorithms import _off_policy, ddpg, sac, td3
 from tradax.algorithms._exploration import Explorer
 from tradax.algorithms._off_policy import Batch
-from tradax.algorithms._q_networks import Moment, net
+from tradax.algorithms._q_networks import Moment, net, stacked
 from tradax.distributions import TanhGaussian
 from tradax.envs import execution, market_making, portfolio, trading
 from tradax.envs.probes import Bandit, Target
@@ -130,17 +130,15 @@ def test_targets_by_hand_on_two_states():
     policy = linear([0.5, -0.5])  # before tanh
     # After the first transition comes the second state: a' = tanh(-0.5).
     action = np.tanh(-0.5)
-    stacked = lambda *nets: jax.tree.map(lambda *x: jnp.stack(x), *nets)  # noqa: E731
-
     algorithm = made("ddpg", hidden_sizes=())
     networks = blank(algorithm)
-    networks = networks._replace(target_actor=policy, target_critic=stacked(one))
+    networks = networks._replace(target_actor=policy, target_critic=stacked([one]))
     found = target(algorithm, networks)
     np.testing.assert_allclose(found, [1 + 0.9 * (5 + 2 * action), -2], rtol=1e-5)
 
     algorithm = made("td3", hidden_sizes=(), target_noise=0.0)
     networks = blank(algorithm)
-    networks = networks._replace(target_actor=policy, target_critic=stacked(one, two))
+    networks = networks._replace(target_actor=policy, target_critic=stacked([one, two]))
     noise = jax.random.normal(jax.random.key(0), (2, 2, 1))
     found = target(algorithm, networks, noise)
     least = min(5 + 2 * action, 4 + action)
@@ -161,7 +159,7 @@ def test_targets_by_hand_on_two_states():
         (Dense(jnp.array([[0.5, -30.0], [-0.5, -30.0]]), jnp.zeros(2)),),
     )
     networks = networks._replace(
-        actor=actor, target_critic=stacked(one, two), log_temperature=jnp.log(0.5)
+        actor=actor, target_critic=stacked([one, two]), log_temperature=jnp.log(0.5)
     )
     found = target(algorithm, networks, noise[1])
     drawn = float(noise[1, 0, 0])
@@ -498,9 +496,10 @@ def test_a_run_that_was_interrupted_goes_on_to_the_same_result(name, tmp_path, m
     checkpoint.save_checkpoint(tmp_path, stopped.progress)
     like = training.blank(algorithm, source, key, whole_steps, None)
     resumed = run(resume=checkpoint.load_checkpoint(tmp_path, like))
-    as_numbers = lambda x: (  # noqa: E731
-        jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
-    )
+
+    def as_numbers(x):
+        return jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
+
     for a, b in zip(*(jax.tree.leaves(r.progress.state) for r in (whole, resumed)), strict=True):
         np.testing.assert_array_equal(as_numbers(a), as_numbers(b))
 

@@ -75,7 +75,10 @@ def by_hand(history, start, env, n):
             break
     if last.terminated[env]:
         discount = 0.0
-    pick = lambda tree: jax.tree.map(lambda x: x[env], tree)  # noqa: E731
+
+    def pick(tree):
+        return jax.tree.map(lambda x: x[env], tree)
+
     return pick(first.obs), first.action[env], reward, pick(last.next_obs), discount
 
 
