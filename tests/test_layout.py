@@ -84,6 +84,15 @@ ORDER = [
     "exporting",
     "doctor",
     "options",
+    "sweeps.grid",
+    "sweeps.members",
+    "sweeps.wave",
+    "sweeps.results",
+    "sweeps.table",
+    "sweeps.extract",
+    "sweeps.experiment",
+    "sweeps.command",
+    "sweeps",
     "cli",
 ]
 

@@ -17,6 +17,8 @@ __version__ = "0.1.0"
 _HOMES = {
     "train": "tradax.experiment",
     "Result": "tradax.experiment",
+    "sweep": "tradax.sweeps.experiment",
+    "SweepResult": "tradax.sweeps.experiment",
     "collect": "tradax.offline",
     "export": "tradax.exporting",
     "Log": "tradax.logged",
@@ -48,6 +50,8 @@ if TYPE_CHECKING:
     from tradax.policies import flatten_policy as flatten_policy
     from tradax.policies import unflatten_policy as unflatten_policy
     from tradax.serving.trader import Trader as Trader
+    from tradax.sweeps.experiment import SweepResult as SweepResult
+    from tradax.sweeps.experiment import sweep as sweep
 
 
 def __getattr__(name: str) -> Any:

@@ -9,20 +9,28 @@ import os
 import sys
 import warnings
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import tyro
 
 from tradax import discovery
 from tradax.config import Field
 from tradax.errors import LostProcessError, TradaxError
-from tradax.options import CheckOptions, CollectOptions, ExportOptions, RunOptions, TrainOptions
+from tradax.options import (
+    CheckOptions,
+    CollectOptions,
+    ExportOptions,
+    LearnOptions,
+    RunOptions,
+    TrainOptions,
+)
 
-_TEST_RUN_TIMESTEPS = 20_000
-
+T = TypeVar("T", bound=LearnOptions)
 
 _COMMANDS = {
     "train": "train a policy, test it on held-out data, write a report",
+    "sweep": "train many symbols, seeds and settings at once, choose by validation",
+    "extract": "write a member of a sweep as an ordinary run directory",
     "evaluate": "test a run's policy again and print the figures",
     "report": "write a run's report.html and summary.json again",
     "collect": "let a run's policy act and write every step, to learn from later",
@@ -79,6 +87,10 @@ def _dispatch(arguments: list[str]) -> int:
     match arguments[0]:
         case "train":
             return _train(arguments[1:])
+        case "sweep":
+            return _sweep(arguments[1:])
+        case "extract":
+            return _extract(arguments[1:])
         case "evaluate":
             return _evaluate(_parse(RunOptions, "tradax evaluate", arguments[1:]))
         case "report":
@@ -119,7 +131,7 @@ def _usage() -> str:
 
 
 def _train(arguments: list[str]) -> int:
-    options, settings = _parse_train(arguments)
+    options, settings = _parse_learning(TrainOptions, "tradax train", arguments)
     from tradax import device
 
     device.use(options.device, simulated=options.devices)
@@ -131,26 +143,12 @@ def _train(arguments: list[str]) -> int:
     resume = options.resume or resuming.from_out(options.out, ["train", *arguments])
     with signals.second_ends_the_process():
         result = train(
-            algorithm=options.algorithm,
-            env=options.env,
-            data=options.data[0] if len(options.data) == 1 else list(options.data) or None,
-            symbols=list(options.symbols) if options.symbols else None,
-            signals=list(options.signals) if options.signals is not None else None,
-            total_timesteps=_TEST_RUN_TIMESTEPS if options.test_run else options.timesteps,
+            **options.common(),
             seed=options.seed,
             settings=settings,
-            preprocessing=not options.no_preprocessing,
-            closes_only=options.closes_only,
-            intersection=options.intersection,
             shared_policy=options.shared_policy,
-            skip_posterior=options.skip_posterior,
-            train_fraction=options.train_fraction,
-            validation_fraction=options.validation_fraction,
-            evaluations=2 if options.test_run else options.evaluations,
             offline=options.offline,
-            out=options.out,
             resume=resume,
-            checkpoint_seconds=options.checkpoint_seconds,
             devices=options.devices,
             progress=True,
             command=" ".join(["tradax train", *arguments]),
@@ -181,8 +179,27 @@ def _join(options: TrainOptions) -> None:
         )
 
 
-def _parse_train(arguments: list[str]) -> tuple[TrainOptions, dict[str, dict[str, Any]]]:
-    """The general options, and those of the chosen algorithm, environment and features."""
+def _sweep(arguments: list[str]) -> int:
+    from tradax.sweeps import command
+
+    options, settings = _parse_learning(command.SweepOptions, "tradax sweep", arguments)
+    return command.sweep(options, settings, " ".join(["tradax sweep", *arguments]))
+
+
+def _extract(arguments: list[str]) -> int:
+    from tradax.sweeps import command
+
+    return command.extract(_parse(command.ExtractOptions, "tradax extract", arguments))
+
+
+def _parse_learning(
+    base: type[T], command: str, arguments: list[str]
+) -> tuple[T, dict[str, dict[str, Any]]]:
+    """The general options, and those of the chosen algorithm, environment and features.
+
+    Args:
+        base: `LearnOptions` or what extends them.
+    """
     chosen = {
         "algorithm": _peek(arguments, "--algorithm", "ppo"),
         "env": _peek(arguments, "--env", "trading"),
@@ -198,9 +215,9 @@ def _parse_train(arguments: list[str]) -> tuple[TrainOptions, dict[str, dict[str
     fields = [
         (name, kind, dataclasses.field(default_factory=kind)) for name, kind in classes.items()
     ]
-    options_class = dataclasses.make_dataclass("Train", fields, bases=(TrainOptions,), kw_only=True)
-    options_class.__doc__ = TrainOptions.__doc__
-    options = _parse(options_class, "tradax train", arguments)
+    options_class = dataclasses.make_dataclass("Learning", fields, bases=(base,), kw_only=True)
+    options_class.__doc__ = base.__doc__
+    options = _parse(options_class, command, arguments)
     settings = {}
     for name, section_fields in sections.items():
         given = getattr(options, name)

@@ -142,17 +142,17 @@ def train(
     if not preprocessing:
         settings.setdefault("features", {})["indicators"] = False
     frame = None if data is None or isinstance(data, str | list | tuple | Path) else data
-    algorithm, settings = _named("algorithms", algorithm, settings)
+    algorithm, settings = named("algorithms", algorithm, settings)
     if (market := market_in(env)) is not None:
         env = market
     elif is_host_env(env):
         env = from_gymnasium(env)
         settings = _with_its_number(env, algorithm, settings)
-    name, settings = _named("envs", env, settings) if not _is_object(env) else (env, settings)
+    name, settings = named("envs", env, settings) if not _is_object(env) else (env, settings)
     request = Request(
         algorithm=algorithm,
         env=name if isinstance(name, str) else object_name(env),
-        data="frame" if frame is not None else _plain_data(data, name),
+        data="frame" if frame is not None else plain_data(data, name),
         symbols=symbols,
         signals=signals,
         closes_only=closes_only,
@@ -382,7 +382,7 @@ def _save_policies(request: Request, task: Task, policy, name: str) -> list[Netw
     return policies
 
 
-def _named(kind: str, given: Any, settings: dict) -> tuple[str, dict]:
+def named(kind: str, given: Any, settings: dict) -> tuple[str, dict]:
     """A name and its settings, from a name or a `Config` object."""
     if isinstance(given, str):
         return given, settings
@@ -410,7 +410,7 @@ def _with_its_number(env: HostSource, algorithm: str, settings: dict) -> dict:
     return {**settings, algorithm: {**own, "num_envs": env.num_envs}}
 
 
-def _plain_data(data: Any, env: Any) -> str | list[str] | None:
+def plain_data(data: Any, env: Any) -> str | list[str] | None:
     if data is None:
         return "sp500" if needs_bars(env) else None
     if isinstance(data, str | Path):

@@ -107,6 +107,7 @@ class Checkpoints(Hook):
 
     Args:
         seconds: between two, at least.
+        at_best: one at each best evaluation, too.
         begun: where training starts, if not anew.
         beside: files that belong to a checkpoint and must be on the disk with it.
     """
@@ -116,10 +117,12 @@ class Checkpoints(Hook):
         folder: Path,
         *,
         seconds: float = 60.0,
+        at_best: bool = True,
         begun: Progress | None = None,
         beside: Sequence[Path] = (),
     ):
         self._folder, self._seconds, self._beside = folder, seconds, beside
+        self._at_best = at_best
         self._best = -np.inf if begun is None else np.asarray(begun.best_score)
         self._saved = None if begun is None else _updates(begun)
         self._last = time.monotonic()
@@ -128,7 +131,7 @@ class Checkpoints(Hook):
 
     def on_save(self, progress: Progress, final: bool) -> None:
         score = np.array(progress.best_score)
-        best = bool(np.any(score > self._best))
+        best = self._at_best and bool(np.any(score > self._best))
         if not (final or best):
             if self._writing is not None and not self._writing.done():
                 return
@@ -195,10 +198,14 @@ def best_ever(algorithm: Algorithm, several: bool) -> Callable[[Any], Any]:
 
 
 class Display(Hook):
-    """A progress bar on a terminal, plain lines elsewhere."""
+    """A progress bar on a terminal, plain lines elsewhere.
+
+    Args:
+        total_timesteps: of all that it is to show, one training or several one after the other.
+    """
 
     def __init__(self, total_timesteps: int, *, lines: int = 10):
-        self._total = total_timesteps
+        self._total, self._ahead = total_timesteps, 0
         self._next_line, self._every = 0, max(1, total_timesteps // lines)
         self._returns: dict[int, float] = {}
         self._scores: dict[int, float] = {}
@@ -226,7 +233,14 @@ class Display(Hook):
         if isinstance(score := row.get("validation_score"), float):
             self._scores[member] = score
 
+    def begin(self, ahead: int) -> None:
+        """What comes next starts where so many timesteps are done."""
+        self._ahead = ahead
+        self._returns.clear()
+        self._scores.clear()
+
     def on_tick(self, timesteps: int, steps_per_second: float) -> None:
+        timesteps += self._ahead
         figures = f"{steps_per_second:,.0f} steps/s" if steps_per_second else "compiling"
         for word, values in (("return", self._returns), ("validation", self._scores)):
             if values:

@@ -1,14 +1,16 @@
 """What each command of the command line can be told; its help is made of this."""
 
 import dataclasses
-from typing import Literal
+from typing import Any, Literal
 
 import tyro
 
+_TEST_RUN_TIMESTEPS = 20_000
+
 
 @dataclasses.dataclass(kw_only=True)
-class TrainOptions:
-    """Train a policy, test it on held-out data, write a report."""
+class LearnOptions:
+    """What every training is told."""
 
     algorithm: str = "ppo"
     """How to learn; see `tradax list`."""
@@ -24,8 +26,6 @@ class TrainOptions:
     """Which extra columns are features; all numeric ones by default."""
     timesteps: int | None = None
     """Environment steps to train for; 1,000,000 by default. A resumed run goes on to its own."""
-    seed: int = 0
-    """Equal seeds give equal runs on one machine's CPU."""
     test_run: bool = False
     """A short run (20,000 steps) that shows whether everything works."""
     skip_posterior: bool = False
@@ -36,19 +36,54 @@ class TrainOptions:
     """The data has no open, high and low; use closes for all of them."""
     intersection: bool = False
     """Keep only the timestamps that all symbols share."""
-    shared_policy: bool = False
-    """One policy for all symbols, instead of one each. A portfolio has one anyway."""
     train_fraction: float = 0.7
     """Share of rows, the earliest, to train on."""
     validation_fraction: float = 0.15
     """Share of rows, the next, to choose the best policy on; the rest is the test."""
     evaluations: int = 20
     """How often the policy is validated during training."""
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    """Where to compute."""
+    out: str | None = None
+    """Folder for the results; runs/ENV-ALGORITHM-1, -2, ... by default."""
+    checkpoint_seconds: float = 60.0
+    """Save at least so often what --resume needs, in the background; besides at the end, and of a
+    single training at each best evaluation."""
+    debug: bool = False
+    """Show tracebacks."""
+
+    def common(self) -> dict[str, Any]:
+        """These options as `tradax.train` takes them."""
+        return {
+            "algorithm": self.algorithm,
+            "env": self.env,
+            "data": self.data[0] if len(self.data) == 1 else list(self.data) or None,
+            "symbols": list(self.symbols) if self.symbols else None,
+            "signals": list(self.signals) if self.signals is not None else None,
+            "total_timesteps": _TEST_RUN_TIMESTEPS if self.test_run else self.timesteps,
+            "preprocessing": not self.no_preprocessing,
+            "closes_only": self.closes_only,
+            "intersection": self.intersection,
+            "skip_posterior": self.skip_posterior,
+            "train_fraction": self.train_fraction,
+            "validation_fraction": self.validation_fraction,
+            "evaluations": 2 if self.test_run else self.evaluations,
+            "out": self.out,
+            "checkpoint_seconds": self.checkpoint_seconds,
+        }
+
+
+@dataclasses.dataclass(kw_only=True)
+class TrainOptions(LearnOptions):
+    """Train a policy, test it on held-out data, write a report."""
+
+    seed: int = 0
+    """Equal seeds give equal runs on one machine's CPU."""
+    shared_policy: bool = False
+    """One policy for all symbols, instead of one each. A portfolio has one anyway."""
     offline: str | None = None
     """Learn from this Parquet file of trajectories only (see `tradax collect`); the environment
     serves for validation and the test. --timesteps counts logged steps."""
-    device: Literal["auto", "cpu", "gpu"] = "auto"
-    """Where to compute."""
     devices: int | None = None
     """Split each generation's population over so many devices; on a CPU they are simulated."""
     distributed: bool = False
@@ -61,16 +96,9 @@ class TrainOptions:
     """Which process this is, from 0."""
     processes: int | None = None
     """How many there are."""
-    out: str | None = None
-    """Folder for the results; runs/ENV-ALGORITHM-1, -2, ... by default."""
     resume: str | None = None
     """Go on with an interrupted run's folder, to the result that it would have had. Its own options
     count; only --timesteps may be given, and grow."""
-    checkpoint_seconds: float = 60.0
-    """Save at least so often what --resume needs, in the background; besides at each best
-    evaluation and at the end."""
-    debug: bool = False
-    """Show tracebacks."""
 
 
 @dataclasses.dataclass(kw_only=True)

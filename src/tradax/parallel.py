@@ -1,8 +1,11 @@
 """Several devices and several machines: one program on all of them.
 
-Every device runs the same update from the same state; an algorithm that splits its work
+One run: every device runs the same update from the same state; an algorithm that splits its work
 (`Algorithm.splits_over_devices`) does its part and gathers what the others found. So the state
 is equal on all devices at all times, and any of them can save it.
+
+Several members (seeds, symbols, settings): each device trains its part of them, and none waits for
+another before the end of a chunk.
 
 Several machines are one `jax.distributed` job: the same command on each, with the address of the
 first. Their processes agree before every chunk of updates on its length and on stopping.
@@ -21,6 +24,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tradax.errors import ConfigError, LostProcessError, TradaxError
 
 AXIS = "devices"
+MEMBERS = PartitionSpec(AXIS)
+"""Each device has a part of the leading axis."""
+SAME = PartitionSpec()
+"""All devices have all of it."""
 _HEARTBEAT_SECONDS = 30
 _STARTUP_SECONDS = 120
 _SHUTDOWN_SECONDS = 20
@@ -113,13 +120,28 @@ def leave() -> None:
 
 def everywhere(function: Callable, mesh: Mesh) -> Callable:
     """Run on every device what takes equal arguments and gives equal results on all of them."""
-    same = PartitionSpec()
-    return jax.shard_map(function, mesh=mesh, in_specs=same, out_specs=same, check_vma=False)
+    return jax.shard_map(function, mesh=mesh, in_specs=SAME, out_specs=SAME, check_vma=False)
+
+
+def members_apart(function: Callable, mesh: Mesh, in_specs: Any, out_specs: Any) -> Callable:
+    """Run on every device what takes and gives its part of the members.
+
+    Args:
+        in_specs, out_specs: of arguments and results, MEMBERS or SAME.
+    """
+    return jax.shard_map(
+        function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False
+    )
+
+
+def of_all(fold: Callable, x: jax.Array) -> jax.Array:
+    """`fold` (such as `jnp.min`) of what all devices found."""
+    return fold(jax.lax.all_gather(x, AXIS))
 
 
 def spread(tree: Any, mesh: Mesh) -> Any:
     """A copy of every array on every device of the mesh; all processes hold the same."""
-    sharding = NamedSharding(mesh, PartitionSpec())
+    sharding = NamedSharding(mesh, SAME)
 
     def one(x):
         if _is_key(x):
@@ -140,6 +162,41 @@ def here(tree: Any) -> Any:
                 one(jax.random.key_data(x)), impl=jax.random.key_impl(x)
             )
         return x.addressable_data(0)
+
+    return jax.tree.map(one, tree)
+
+
+def share_out(tree: Any, mesh: Mesh) -> Any:
+    """Every array with its leading axis, that of the members, in equal parts on the devices."""
+    sharding = NamedSharding(mesh, MEMBERS)
+
+    def one(x):
+        if _is_key(x):
+            return jax.random.wrap_key_data(
+                one(jax.random.key_data(x)), impl=jax.random.key_impl(x)
+            )
+        if isinstance(x, jax.Array) and x.sharding.is_equivalent_to(sharding, x.ndim):
+            return x
+        x = np.asarray(x)
+        return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
+
+    return jax.tree.map(one, tree)
+
+
+def together(tree: Any) -> Any:
+    """What `share_out` arrays hold, as far as this process cannot read all of it, on its device."""
+    if jax.process_count() == 1:
+        return tree
+    from jax.experimental import multihost_utils
+
+    def one(x):
+        if _is_key(x):
+            return jax.random.wrap_key_data(
+                one(jax.random.key_data(x)), impl=jax.random.key_impl(x)
+            )
+        if x.is_fully_addressable or x.is_fully_replicated:
+            return jnp.asarray(x.addressable_data(0))
+        return jnp.asarray(multihost_utils.process_allgather(x, tiled=True))
 
     return jax.tree.map(one, tree)
 

@@ -19,7 +19,7 @@ from tradax.data.splits import Span
 from tradax.envs._market import MarketEnvironment
 from tradax.errors import ConfigError
 from tradax.evaluation.backtest import symbol_of
-from tradax.evaluation.scoring import HOST_ENVS, play
+from tradax.evaluation.scoring import HOST_ENVS, LONGEST, play, span_return
 from tradax.host_source import HostSource
 from tradax.logged import Log
 from tradax.protocols import Algorithm, Policy, Source
@@ -145,7 +145,7 @@ def _without_bars(
 
     def mean_return(policy: Policy) -> jax.Array:
         key = jax.random.key(request.seed)
-        return jnp.mean(play(test, policy.actor(sample=False), key, 10_000)[0])
+        return jnp.mean(play(test, policy.actor(sample=False), key, LONGEST)[0])
 
     return Task(algorithm_for(source), source, mean_return, None, [Path()], (), None, None, [test])
 
@@ -225,9 +225,8 @@ def _validation_score(
     @eqx.filter_jit
     def scores(source, policy):
         def one(params, policy):
-            walked = eqx.tree_at(lambda s: s.params, source, over_span(params, held_out))
-            actor = policy.actor(sample=False)
-            return walked.episodes(actor, jax.random.key(0), held_out.rows)[0][0]
+            of_market = eqx.tree_at(lambda s: s.params, source, params)
+            return span_return(of_market, over_span, held_out, policy)
 
         if markets == 1:
             return one(source.params, policy)

@@ -24,6 +24,7 @@ from tradax import host_updates, parallel, protocols, signals, updates
 from tradax.config import section
 from tradax.errors import ConfigError, TrainingError
 from tradax.host_updates import Sums
+from tradax.optimise import all_finite
 from tradax.protocols import Algorithm, Policy, Source, TrainState
 from tradax.replay import check_memory
 
@@ -79,6 +80,8 @@ class Trained(NamedTuple):
     interrupted: int
     """The signal that stopped it (SIGINT, SIGTERM); 0 where it went to its end."""
     steps_per_second: float
+    failed: dict[int, str]
+    """Member -> why it stopped, where others went on without it (`strict=False`)."""
 
 
 def train(
@@ -95,6 +98,7 @@ def train(
     hooks: Sequence[Hook] = (),
     resume: Progress | None = None,
     mesh: Mesh | None = None,
+    strict: bool = True,
 ) -> Trained:
     """Train until `total_timesteps` environment steps were taken, rounded up to whole updates.
 
@@ -105,11 +109,13 @@ def train(
         evaluate: score of a policy on validation data (larger is better); the best is kept.
         evaluations, log_rows: how often to evaluate and to log, spread evenly over the run.
         resume: go on from here; with the same arguments the result is the same as without a stop.
-        mesh: share the work of every update between these devices (`tradax.parallel`); the result
-            is that of one device, to float tolerance.
+        mesh: share the work of every update, or the members, between these devices
+            (`tradax.parallel`); the result is that of one device, to float tolerance.
+        strict: False lets members go on when another's numbers are not finite; that one keeps its
+            best policy, logs no more, and is named in `Trained.failed`.
 
     Raises:
-        ConfigError: the algorithm does not split its work, or several members were asked for.
+        ConfigError: the algorithm does not split its work, or members do not divide by devices.
         ConfigError: the experience that the algorithm keeps does not fit into memory.
         TrainingError: a number is not finite. The error names the update and the quantity and
             carries the last good policy as `policy`.
@@ -117,7 +123,7 @@ def train(
     if not source.jittable:
         host_updates.check(members, mesh)
     total_updates = updates_needed(algorithm, total_timesteps)
-    algorithm = _with_arrays(algorithm, total_updates, members)
+    algorithm = with_arrays(algorithm, total_updates, members)
     axes = None if members is None else (0, None if shared_source else 0, 0)
     if resume is None:
         if kept := algorithm.memory() * (members or 1):
@@ -133,14 +139,20 @@ def train(
             for hook in hooks:
                 hook.on_note(host_updates.RESUMED)
         progress = progress._replace(state=host_updates.begin(algorithm, source, state))
+    ours, theirs = algorithm, source
     if mesh is not None:
         check_mesh(algorithm, mesh, members)
-        source = replace(source, axis=parallel.AXIS)
+        if members is None:
+            theirs = replace(source, axis=parallel.AXIS)
+        else:
+            ours = parallel.share_out(algorithm, mesh)
+            theirs = (parallel.spread if shared_source else parallel.share_out)(source, mesh)
     log_every = max(1, total_updates // max(log_rows, 1))
     evaluate_every = max(1, total_updates // max(evaluations, 1)) if evaluate else total_updates
     steps_per_update = algorithm.steps_per_update * (members or 1)
 
     rows: list[list[Row]] = [[] for _ in range(members or 1)]
+    failed: dict[int, str] = {}
     update = int(np.max(np.asarray(progress.state.update)))
     # Members in turn are copied in and out, replay and all, once a chunk each.
     chunk_seconds = _CHUNK_SECONDS * (4 if members is not None and algorithm.in_turn else 1)
@@ -161,9 +173,16 @@ def train(
             good = _policy_of(algorithm, progress.state.learner, axes)
             began = time.perf_counter()
             state, sums, finite, done = updates.run(
-                algorithm, source, progress.state, progress.sums, n, axes=axes, mesh=mesh
+                ours,
+                theirs,
+                progress.state,
+                progress.sums,
+                n,
+                axes=axes,
+                mesh=mesh,
+                strict=strict,
             )
-            finite, done = bool(finite), int(done)  # waits for the device
+            finite, done = np.asarray(finite), int(done)  # waits for the device
             seconds = time.perf_counter() - began
             clock.add(seconds, done * steps_per_update)
             length = max(1, min(4 * length, round(n * chunk_seconds / max(seconds, 1e-6))))
@@ -171,8 +190,12 @@ def train(
             progress = progress._replace(state=state, sums=sums)
             for hook in hooks:
                 hook.on_chunk(progress)
-            if not finite:
-                raise _not_finite(update, sums, good)
+            if not finite.all():
+                if strict or not finite.any():
+                    raise _not_finite(update, sums, good)
+                for member in np.flatnonzero(~finite).tolist():
+                    if member not in failed:
+                        failed[member] = f"update {update}: {culprit(_of(member, sums))}"
 
             scores = None
             if evaluate and (update % evaluate_every == 0 or update == total_updates):
@@ -180,10 +203,12 @@ def train(
                 scores = np.atleast_1d(np.asarray(progress.last_score))
             if update % log_every == 0 or update == total_updates:
                 since = update - (update - 1) // log_every * log_every
+                summed = jax.tree.map(np.asarray, progress.sums)
                 for member in range(members or 1):
+                    if member in failed:
+                        continue
                     row = _row(
-                        progress.sums,
-                        None if members is None else member,
+                        summed if members is None else _of(member, summed),
                         update,
                         since,
                         algorithm.steps_per_update,
@@ -210,6 +235,7 @@ def train(
         rows=rows,
         interrupted=stop.signal,
         steps_per_second=clock.steps_per_second,
+        failed=failed,
     )
 
 
@@ -221,12 +247,19 @@ def updates_needed(algorithm: Algorithm, total_timesteps: int) -> int:
 
 
 def blank(
-    algorithm: Algorithm, source: Source, key: jax.Array, total_timesteps: int, members: int | None
+    algorithm: Algorithm,
+    source: Source,
+    key: jax.Array,
+    total_timesteps: int,
+    members: int | None,
+    *,
+    shared_source: bool = False,
 ) -> Progress:
     """Progress of the shapes that these arguments of `train` lead to, for loading a saved one."""
     check_memory(algorithm.memory() * (members or 1))
-    algorithm = _with_arrays(algorithm, updates_needed(algorithm, total_timesteps), members)
-    return start(algorithm, source.outline, key, axes=None if members is None else (0, 0, 0))
+    algorithm = with_arrays(algorithm, updates_needed(algorithm, total_timesteps), members)
+    axes = None if members is None else (0, None if shared_source else 0, 0)
+    return start(algorithm, source.outline, key, axes=axes)
 
 
 @eqx.filter_jit
@@ -245,15 +278,18 @@ def start(algorithm: Algorithm, source: Source, key: jax.Array, *, axes: tuple |
 
 def check_mesh(algorithm: Algorithm, mesh: Mesh, members: int | None) -> None:
     """Raises ConfigError where training cannot be split over devices; warns where it is padded."""
+    if members is not None:
+        if members % mesh.size:
+            raise ConfigError(
+                f"{members} policies do not divide by {mesh.size} devices, and each device trains "
+                f"equally many; use {_divisor(members, mesh.size)} devices, or one policy for all "
+                "(--shared-policy)"
+            )
+        return
     if not algorithm.splits_over_devices:
         raise ConfigError(
             f"{section(type(algorithm.config))} does not split its work over devices; the searches "
             "without gradients do (cem, evolution_strategies, genetic, ...)"
-        )
-    if members is not None:
-        raise ConfigError(
-            "several symbols with a policy each cannot be split over devices; choose one of them "
-            "(--symbols), or one policy for all (--shared-policy)"
         )
     population, devices = algorithm.config.population_size, mesh.size
     if idle := -population % devices:
@@ -262,6 +298,11 @@ def check_mesh(algorithm: Algorithm, mesh: Mesh, members: int | None) -> None:
             f"{population + idle}, and what the {idle} do is thrown away",
             stacklevel=3,
         )
+
+
+def _divisor(number: int, most: int) -> int:
+    """The largest divisor that is at most `most`."""
+    return next(d for d in range(most, 0, -1) if number % d == 0)
 
 
 @eqx.filter_jit
@@ -273,7 +314,7 @@ def _policy_of(algorithm: Algorithm, learner: Any, axes: tuple | None) -> Policy
     return one(algorithm, learner) if axes is None else jax.vmap(one)(algorithm, learner)
 
 
-def _with_arrays(algorithm: Algorithm, total_updates: int, members: int | None) -> Algorithm:
+def with_arrays(algorithm: Algorithm, total_updates: int, members: int | None) -> Algorithm:
     """Python floats become arrays once, so that no value of a setting compiles again."""
     horizon = jnp.float32(total_updates)
     if members is not None:
@@ -291,7 +332,7 @@ def _evaluated(algorithm, progress: Progress, evaluate, axes) -> Progress:
     """Keep the policy if it is the best so far on validation."""
     policy = _policy_of(algorithm, progress.state.learner, axes)
     score = jnp.asarray(evaluate(policy))
-    better = score > progress.best_score
+    better = (score > progress.best_score) & _sound(policy, axes)
 
     def choose(new, old):
         return jnp.where(better.reshape(better.shape + (1,) * (new.ndim - better.ndim)), new, old)
@@ -303,8 +344,18 @@ def _evaluated(algorithm, progress: Progress, evaluate, axes) -> Progress:
     )
 
 
-def _row(sums: Sums, member: int | None, update: int, since: int, steps_per_update: int) -> Row:
-    sums = jax.tree.map(lambda x: float(np.asarray(x if member is None else x[member])), sums)
+@eqx.filter_jit
+def _sound(policy: Policy, axes: tuple | None) -> jax.Array:
+    """Whether its numbers are finite; of each member, where there are several."""
+    return all_finite(policy) if axes is None else jax.vmap(all_finite)(policy)
+
+
+def _of(member: int, sums: Sums) -> Sums:
+    return jax.tree.map(lambda x: np.asarray(x)[member], sums)
+
+
+def _row(sums: Sums, update: int, since: int, steps_per_update: int) -> Row:
+    sums = jax.tree.map(float, sums)
     finished = sums.finished
     episodes = finished.episodes
     return {

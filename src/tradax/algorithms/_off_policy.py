@@ -197,10 +197,6 @@ class OffPolicy(Algorithm):
         return replay.memory(self.spec, self.config.slots, self.config.num_envs)
 
     @property
-    def in_turn(self) -> bool:
-        return jax.default_backend() == "cpu"
-
-    @property
     def steps_per_update(self) -> int:
         return self.config.num_envs * self.config.n_steps
 

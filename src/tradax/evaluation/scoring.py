@@ -1,16 +1,22 @@
 """Mean return of a policy over fresh episodes of any environment."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import numpy as np
 
+from tradax.data.splits import Span
 from tradax.errors import TradaxError
 from tradax.protocols import Actor, Policy, Source
+from tradax.rollout import JaxSource
 from tradax.sources import source_of
 
 HOST_ENVS = 20  # side by side, where they are stepped on the host
+LONGEST = 10_000
+"""Steps after which an episode of validation is cut off."""
 
 
 class Score(NamedTuple):
@@ -64,6 +70,16 @@ def play(source: Source, actor: Actor, key: jax.Array, limit: int) -> tuple[jax.
     if source.jittable:
         return episodes_jit(source, actor, key, limit)
     return source.episodes(actor, key, limit)
+
+
+def span_return(source: JaxSource, over_span: Callable, span: Span, policy: Policy) -> jax.Array:
+    """What a policy makes of one walk over a span, deterministically.
+
+    Args:
+        source: a market on given bars. over_span: its module's.
+    """
+    walked = replace(source, params=over_span(source.params, span), num_envs=1)
+    return walked.episodes(policy.actor(sample=False), jax.random.key(0), span.rows)[0][0]
 
 
 @eqx.filter_jit

@@ -1,0 +1,1 @@
+"""Many runs at once: symbols, seeds and settings in one compiled program."""

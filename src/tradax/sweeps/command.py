@@ -1,0 +1,105 @@
+"""The commands `tradax sweep` and `tradax extract`: their options, and what they print."""
+
+import dataclasses
+import os
+import sys
+from typing import Any
+
+import tyro
+
+from tradax.errors import ConfigError
+from tradax.options import LearnOptions
+
+
+@dataclasses.dataclass(kw_only=True)
+class SweepOptions(LearnOptions):
+    """Train every symbol, seed and setting in one compiled program; choose by validation, and test
+    what was chosen once. Every member is a trial in trials.jsonl."""
+
+    seeds: int = 16
+    """So many seeds from 0 of every symbol and setting."""
+    grid: tuple[str, ...] = ()
+    """Values to try, each combination: ppo.learning-rate=1e-4,3e-4,1e-3 trading.commission-bps=1,5
+    Sizes of layers are written 64x64."""
+    range: tuple[str, ...] = ()
+    """What --random draws from: ppo.learning-rate=log:1e-5:1e-2 ppo.gamma=0.9:0.999
+    ppo.n-steps=int:32:256"""
+    random: int | None = None
+    """So many random settings, from --range, and from the lists of --grid."""
+    devices: int | None = None
+    """Share the members between so many; by default all, and on a CPU one simulated device a
+    core."""
+    wave_members: int | None = None
+    """Members that train at once, at most; by default as many as fit into memory."""
+    resume: str | None = None
+    """Go on with an interrupted sweep's folder. Its own options count."""
+
+
+@dataclasses.dataclass(kw_only=True)
+class ExtractOptions:
+    """Write a member of a sweep as an ordinary run directory: tested, with its report."""
+
+    sweep: tyro.conf.Positional[str]
+    """A folder that `tradax sweep` wrote."""
+    member: tyro.conf.Positional[int]
+    """Its number in table.csv or trials.jsonl."""
+    out: str | None = None
+    """The new folder; the sweep's runs/NUMBER by default."""
+    skip_posterior: bool = False
+    """Leave out the Bayesian posterior."""
+    debug: bool = False
+    """Show tracebacks."""
+
+
+def sweep(options: SweepOptions, settings: dict[str, dict[str, Any]], command: str) -> int:
+    """Returns: the exit code."""
+    from tradax.sweeps.grid import read_choice, read_range
+
+    grid, ranges = dict(map(read_choice, options.grid)), dict(map(read_range, options.range))
+    for given, told in ((options.grid, grid), (options.range, ranges)):
+        if len(told) < len(given):
+            raise ConfigError(f"an option is given twice in {' '.join(given)}")
+    from tradax import device, signals
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    device.use(options.device, simulated=options.devices or cores)
+    device.keep_compiled_programs()
+    import jax
+
+    from tradax.sweeps import experiment, table
+
+    asked = options.common() | {"grid": grid, "ranges": ranges, "random": options.random}
+    asked["total_timesteps"] = asked["total_timesteps"] or 1_000_000
+    with signals.second_ends_the_process():
+        done = experiment.sweep(
+            **asked,
+            settings=settings,
+            seeds=options.seeds,
+            devices=options.devices or len(jax.local_devices()),
+            wave_members=options.wave_members,
+            resume=options.resume,
+            progress=True,
+            command=command,
+        )
+    if done.interrupted:
+        print(f"interrupted; go on with: tradax sweep --resume {done.run_dir}", file=sys.stderr)
+        return 128 + done.interrupted
+    table.print_table(done.table, done.settings, done.tested)
+    print(f"table: {done.run_dir / 'table.csv'}\nreports: {done.run_dir / 'best'}")
+    return 0
+
+
+def extract(options: ExtractOptions) -> int:
+    """Returns: the exit code."""
+    from tradax import device
+
+    device.keep_compiled_programs()
+    from tradax.reporting.terminal import print_summary
+    from tradax.sweeps.extract import extract as extract_member
+
+    folder, summary = extract_member(
+        options.sweep, options.member, options.out, skip_posterior=options.skip_posterior
+    )
+    print_summary(summary)
+    print(f"run: {folder}")
+    return 0

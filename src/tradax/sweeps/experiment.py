@@ -1,0 +1,267 @@
+"""A sweep from end to end: waves, the choice on validation, one test of what was chosen."""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from tradax import resuming, run_directory
+from tradax.errors import ConfigError, TradaxError
+from tradax.experiment import named, plain_data
+from tradax.files import remove_leftovers, renamed, write_atomic
+from tradax.hooks import Display
+from tradax.preparation import Request, saved_frame
+from tradax.replay import free_memory
+from tradax.sweeps import grid as grids
+from tradax.sweeps import results, table
+from tradax.sweeps.extract import extract
+from tradax.sweeps.members import Layout, SweepRequest, lay_out, size_words
+from tradax.sweeps.wave import Result, train_wave
+
+_SHARE_OF_MEMORY = 0.8
+"""Of what is free, for waves."""
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """What a sweep leaves behind."""
+
+    run_dir: Path
+    members: list[Result]
+    """A member each: number, symbol, seed, setting, validation score and Sharpe ratio."""
+    table: list[table.Line]
+    """A line a symbol and setting, the best setting of each symbol first."""
+    settings: list[grids.Setting]
+    tested: dict[str, Any]
+    """Symbol -> summary of the test of its best member."""
+    interrupted: int
+    """The signal that stopped it (SIGINT, SIGTERM); 0 where it went to its end."""
+
+
+def sweep(
+    algorithm: Any = "ppo",
+    env: Any = "trading",
+    data: Any = None,
+    *,
+    seeds: int | Sequence[int] = 16,
+    grid: Mapping[str, Sequence[Any]] | None = None,
+    ranges: Mapping[str, Any] | None = None,
+    random: int | None = None,
+    symbols: list[str] | None = None,
+    signals: list[str] | None = None,
+    total_timesteps: int = 1_000_000,
+    settings: dict[str, dict[str, Any]] | None = None,
+    preprocessing: bool = True,
+    closes_only: bool = False,
+    intersection: bool = False,
+    train_fraction: float = 0.7,
+    validation_fraction: float = 0.15,
+    evaluations: int = 20,
+    log_rows: int = 20,
+    devices: int = 1,
+    wave_members: int | None = None,
+    skip_posterior: bool = False,
+    out: Path | str | None = None,
+    resume: Path | str | None = None,
+    checkpoint_seconds: float = 60.0,
+    progress: bool = False,
+    command: str | None = None,
+) -> SweepResult:
+    """Train every symbol, seed and setting, choose by validation, test what was chosen once.
+
+    All members of one shape train in one compiled program, in waves that fit into memory. Each
+    is the run that `tradax.train` would make of it, to float tolerance.
+
+    Args:
+        algorithm, env, data, symbols, signals, settings and what is not named here: as for
+            `tradax.train`; `env` is a name, or the `Config` of a market.
+        seeds: so many from 0, or which.
+        grid: "ppo.learning_rate" -> values; every combination is tried.
+        ranges: "ppo.learning_rate" -> "log:1e-5:1e-2"; see `tradax.sweeps.grid.space`.
+        random: so many settings drawn from `ranges`, and from the lists of `grid`.
+        devices: share the members between so many.
+        wave_members: members of a wave at most; by default as many as fit into memory.
+        resume: a sweep's folder to go on with; everything else is then as it was.
+
+    Raises:
+        TradaxError: bad data or options, before anything is compiled or written.
+    """
+    if checkpoint_seconds < 0:
+        raise ConfigError(f"checkpoint_seconds is {checkpoint_seconds}; it must be at least 0")
+    frame = None if data is None or isinstance(data, str | list | tuple | Path) else data
+    folder = None if resume is None else Path(resume)
+    if folder is not None:
+        request = results.read_sweep(folder)
+        frame = saved_frame(request.request({}), folder)
+    else:
+        algorithm, settings = named("algorithms", algorithm, dict(settings or {}))
+        env, settings = named("envs", env, settings)
+        if not preprocessing:
+            settings = settings | {"features": settings.get("features", {}) | {"indicators": False}}
+        tried = grids.space(algorithm, env, grid, ranges)
+        run = Request(
+            algorithm=algorithm,
+            env=env,
+            data="frame" if frame is not None else plain_data(data, env),
+            symbols=symbols,
+            signals=signals,
+            closes_only=closes_only,
+            intersection=intersection,
+            total_timesteps=total_timesteps,
+            train_fraction=train_fraction,
+            validation_fraction=validation_fraction,
+            evaluations=evaluations,
+            log_rows=log_rows,
+            settings=settings,
+        )
+        request = SweepRequest(
+            run={name: value for name, value in vars(run).items() if name != "seed"},
+            seeds=_seeds(seeds),
+            settings=grids.grid(tried) if random is None else grids.draws(tried, random, 0),
+            devices=devices,
+            wave_members=wave_members,
+        )
+    _check(request)
+    free = free_memory()
+    layout = lay_out(
+        request, frame=frame, free=None if free is None else int(_SHARE_OF_MEMORY * free)
+    )
+    first = request.request(request.settings[0])
+    if folder is not None:
+        resuming.check_world(first, layout.tasks[0], folder)
+    else:
+        name = f"{run_directory.symbol_folder(first.env)}-{first.algorithm}-sweep"
+        folder = run_directory.create(out, name)
+    with run_directory.locked(folder):
+        remove_leftovers(folder)
+        if resume is None:
+            _begin(folder, request, layout, frame, command)
+        if progress:
+            print(announcement(request, layout, free), flush=True)
+        stopped = _train(request, layout, folder, checkpoint_seconds, progress)
+        found = results.read_results(folder)
+        if stopped:
+            return SweepResult(folder, found, [], request.settings, {}, stopped)
+        return _finish(request, folder, found, skip_posterior)
+
+
+def announcement(request: SweepRequest, layout: Layout, free: int | None) -> str:
+    """What is to be done, and what it takes."""
+    one = request.request(request.settings[0])
+    symbols = dict.fromkeys(member.symbol for member in layout.members)
+    programs = 1 + max(wave.program for wave in layout.waves)
+    most = max(wave.bytes for wave in layout.waves)
+    room = "" if free is None else f" of {size_words(free)} that are free"
+    return (
+        f"{_count(len(symbols), 'symbol')} x {_count(len(request.seeds), 'seed')} x "
+        f"{_count(len(request.settings), 'setting')}: {_count(len(layout.members), 'run')} of "
+        f"{one.total_timesteps:,} steps, in {_count(len(layout.waves), 'wave')} and "
+        f"{_count(programs, 'compiled program')}; a wave takes {size_words(most)}{room}"
+    )
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def _seeds(seeds: int | Sequence[int]) -> list[int]:
+    given = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
+    if not given:
+        raise ConfigError(f"seeds is {seeds}; give at least one")
+    if len(set(given)) < len(given):
+        raise ConfigError("a seed is given twice; each makes the same run again")
+    return given
+
+
+def _check(request: SweepRequest) -> None:
+    if request.devices < 1 or request.devices > len(jax.devices()):
+        raise ConfigError(
+            f"devices is {request.devices}, and there are {len(jax.devices())} "
+            f"({jax.devices()[0].platform})"
+        )
+    if request.wave_members is not None and request.wave_members < 1:
+        raise ConfigError(f"wave_members is {request.wave_members}; it must be at least 1")
+
+
+def _begin(
+    folder: Path, request: SweepRequest, layout: Layout, frame: Any, command: str | None
+) -> None:
+    """All that resuming and extracting need; what was asked comes last."""
+    task = layout.tasks[0]
+    if frame is not None and task.bars is not None:
+        with renamed(folder / "bars.parquet") as temporary:
+            task.bars.write_parquet(temporary)
+    run_directory.write_manifest(
+        folder,
+        seed=request.seeds[0],
+        data=resuming.facts(request.request(request.settings[0]), task),
+        command=command or "tradax.sweep(...) from Python",
+    )
+    (folder / "waves").mkdir(exist_ok=True)
+    results.write_sweep(folder, request)
+
+
+def _train(
+    request: SweepRequest, layout: Layout, folder: Path, checkpoint_seconds: float, progress: bool
+) -> int:
+    """All waves that are not done. Returns: the signal that stopped it, or 0."""
+    one = request.request(request.settings[0])
+    data = layout.tasks[0].bars
+    sha256 = None if data is None else data.sha256
+    display = Display(one.total_timesteps * len(layout.waves)) if progress else None
+    try:
+        for place, wave in enumerate(layout.waves):
+            if results.is_done(folder, wave.number):
+                continue
+            if display is not None:
+                display.begin(place * one.total_timesteps)
+            found, stopped = train_wave(
+                request,
+                layout,
+                wave,
+                folder,
+                checkpoint_seconds=checkpoint_seconds,
+                hooks=[] if display is None else [display],
+            )
+            if stopped:
+                return stopped
+            results.write_results(folder, wave.number, found)
+            results.write_trials(folder, request, sha256)
+    finally:
+        if display is not None:
+            display.close()
+    return 0
+
+
+def _finish(
+    request: SweepRequest, folder: Path, found: list[Result], skip_posterior: bool
+) -> SweepResult:
+    """Choose on validation, and test what was chosen."""
+    lines = table.lines(found)
+    write_atomic(folder / "table.csv", table.csv(lines, request.settings))
+    tested: dict[str, Any] = {}
+    for symbol, line in table.winners(lines).items():
+        own = folder / "best" / run_directory.symbol_folder(symbol)
+        if (own / "summary.json").is_file():
+            tested[symbol] = run_directory.read_json(own / "summary.json")
+        else:
+            shutil.rmtree(own, ignore_errors=True)  # a test that was interrupted
+            _, tested[symbol] = extract(folder, line.best, own, skip_posterior=skip_posterior)
+    if not tested:
+        raise TradaxError(
+            f"{folder}: the numbers of every member became NaN or infinite; see `failed` in "
+            "trials.jsonl"
+        )
+    run_directory.write_json(
+        folder / "summary.json",
+        {
+            "members": len(found),
+            "failed": sum(result["failed"] is not None for result in found),
+            "table": [table.as_dict(line, request.settings[line.setting]) for line in lines],
+            "tested": tested,
+        },
+    )
+    return SweepResult(folder, found, lines, request.settings, tested, 0)

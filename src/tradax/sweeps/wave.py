@@ -1,0 +1,215 @@
+"""One wave: members trained side by side in one compiled program, and what each leaves behind."""
+
+import contextlib
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from tradax import discovery, parallel, training
+from tradax.checkpoint import clean_up, has_checkpoint, load_checkpoint
+from tradax.evaluation.metrics import ROUNDING
+from tradax.evaluation.scoring import HOST_ENVS, LONGEST, span_return
+from tradax.hooks import Checkpoints, MetricsFile
+from tradax.model_file import save_policy
+from tradax.preparation import Request, Task
+from tradax.protocols import Policy
+from tradax.rollout import JaxSource
+from tradax.sweeps.members import Layout, Member, SweepRequest, Wave, stacked
+from tradax.training import Hook, Row
+
+Result = dict[str, Any]
+
+
+def train_wave(
+    request: SweepRequest,
+    layout: Layout,
+    wave: Wave,
+    folder: Path,
+    *,
+    checkpoint_seconds: float = 60.0,
+    hooks: Sequence[Hook] = (),
+) -> tuple[list[Result], int]:
+    """Train the wave, or go on with it; leaves policies and metrics in `folder/members`.
+
+    Returns: a result a member, and the signal that stopped it (then there are no results).
+
+    Raises:
+        TrainingError: the numbers of all members became NaN or infinite.
+    """
+    algorithm, source, shared, keys = stacked(layout, wave)
+    setting = wave.members[0].setting
+    one, task = request.request(request.settings[setting]), layout.tasks[setting]
+    mesh = parallel.device_mesh(request.devices) if request.devices > 1 else None
+    if mesh is not None:
+        source = source if shared else parallel.share_out(source, mesh)
+    checkpoints = folder / "waves" / f"{wave.number:04d}"
+    clean_up(checkpoints)
+    saved = None
+    if has_checkpoint(checkpoints):
+        like = training.blank(
+            algorithm, source, keys, one.total_timesteps, wave.size, shared_source=shared
+        )
+        saved = load_checkpoint(checkpoints, like)
+    update = 0 if saved is None else int(jnp.max(saved.state.update))
+    rows = [member_folder(folder, member) / "metrics.jsonl" for member in wave.members]
+    judge = Judge(one, task, source, keys, shared, mesh)
+    with contextlib.ExitStack() as stack:
+        keeper = Checkpoints(
+            checkpoints, seconds=checkpoint_seconds, at_best=False, begun=saved, beside=rows
+        )
+        stack.callback(keeper.close)
+        trained = training.train(
+            algorithm,
+            source,
+            keys,
+            total_timesteps=one.total_timesteps,
+            members=wave.size,
+            shared_source=shared,
+            evaluate=judge.scores,
+            evaluations=one.evaluations,
+            log_rows=one.log_rows,
+            hooks=[_First(MetricsFile(rows, keep_until_update=update), len(rows)), keeper, *hooks],
+            resume=saved,
+            mesh=mesh,
+            strict=False,
+        )
+    if trained.interrupted:
+        return [], trained.interrupted
+    last, best = (jax.tree.map(np.asarray, p) for p in (trained.policy, trained.best_policy))
+    sharpes = judge.sharpes(trained.best_policy)
+    results = []
+    for place, member in enumerate(wave.members):
+        own = member_folder(folder, member)
+        metadata = {"algorithm": one.algorithm, "env": one.env, "symbol": member.symbol}
+        for name, policies in (("policy-last.zip", last), ("policy.zip", best)):
+            policy = jax.tree.map(lambda x, i=place: x[i], policies)
+            if _is_finite(policy):
+                save_policy(policy, own / name, metadata)
+        score = float(trained.best_score[place])
+        results.append(
+            member._asdict()
+            | {
+                "validation_score": score if math.isfinite(score) else None,
+                "validation_sharpe": sharpes[place],
+                "failed": trained.failed.get(place),
+                "steps_per_second": round(trained.steps_per_second / wave.size),
+            }
+        )
+    return results, 0
+
+
+def member_folder(folder: Path, member: Member) -> Path:
+    return folder / "members" / f"{member.number:05d}"
+
+
+class Judge:
+    """What a wave's policies, with a leading axis [size], are worth on validation data."""
+
+    def __init__(
+        self,
+        request: Request,
+        task: Task,
+        source: JaxSource,
+        keys: jax.Array,
+        shared: bool,
+        mesh: Mesh | None,
+    ):
+        self._source, self._keys, self._shared, self._mesh = source, keys, shared, mesh
+        self._over_span, self._span, self._per_year = None, None, None
+        if task.pipeline is not None:
+            self._over_span = discovery.module("envs", request.env).over_span
+            self._span = task.pipeline.splits.validation
+            self._per_year = task.markets[0][0].periods_per_year
+
+    def scores(self, policies: Policy) -> jax.Array:
+        """Each member's, as a run of its own would have it."""
+        return _judged(
+            self._source,
+            policies,
+            self._keys,
+            measure=_score,
+            over_span=self._over_span,
+            span=self._span,
+            shared=self._shared,
+            mesh=self._mesh,
+        )
+
+    def sharpes(self, policies: Policy) -> list[float | None]:
+        """Annualised, of each member; None where there is none, or the market is simulated."""
+        if self._per_year is None:
+            return [None] * len(self._keys)
+        worth = _judged(
+            self._source,
+            policies,
+            self._keys,
+            measure=_net_worth,
+            over_span=self._over_span,
+            span=self._span,
+            shared=self._shared,
+            mesh=self._mesh,
+        )
+        worth = np.asarray(worth, np.float64)
+        returns = worth[:, 1:] / worth[:, :-1] - 1.0
+        mean, deviation = returns.mean(axis=1), returns.std(axis=1, ddof=1)
+        scale = math.sqrt(self._per_year)
+        return [
+            float(m / d * scale) if d > ROUNDING and math.isfinite(m) else None
+            for m, d in zip(mean, deviation, strict=True)
+        ]
+
+
+@eqx.filter_jit
+def _judged(source, policies, keys, *, measure, over_span, span, shared, mesh):
+    def each(source, policies, keys):
+        def one(source, policy, key):
+            return measure(source, policy, key, over_span, span)
+
+        return jax.vmap(one, in_axes=(None if shared else 0, 0, 0))(source, policies, keys)
+
+    if mesh is None:
+        return each(source, policies, keys)
+    theirs = parallel.MEMBERS
+    specs = (parallel.SAME if shared else theirs, theirs, theirs)
+    return parallel.members_apart(each, mesh, in_specs=specs, out_specs=theirs)(
+        source, policies, keys
+    )
+
+
+def _score(source: JaxSource, policy: Policy, key, over_span: Callable | None, span) -> jax.Array:
+    if over_span is not None:
+        return span_return(source, over_span, span, policy)
+    return jnp.mean(source.of(HOST_ENVS).episodes(policy.actor(sample=False), key, LONGEST)[0])
+
+
+def _net_worth(source: JaxSource, policy: Policy, key, over_span: Callable, span) -> jax.Array:
+    params = over_span(source.params, span)
+    walked = eqx.tree_at(lambda s: s.params, source.of(1), params)
+    n_steps = span.last - span.first
+    _, info = walked.walk(policy.actor(sample=False), jax.random.key(0), n_steps)
+    worth = jnp.concatenate([jnp.asarray(params.initial_cash)[None], info["net_worth"]])
+    over = jnp.concatenate([jnp.zeros(1, bool), info["over"]])
+    # After ruin nothing happens any more.
+    at = jax.lax.cummax(jnp.where(over, 0, jnp.arange(n_steps + 1)))
+    return worth[at]
+
+
+def _is_finite(policy: Policy) -> bool:
+    return all(np.isfinite(x).all() for x in jax.tree.leaves(policy))
+
+
+class _First(Hook):
+    """Rows of the first so many members; the others only fill up the wave."""
+
+    def __init__(self, hook: Hook, count: int):
+        self._hook, self._count = hook, count
+
+    def on_row(self, row: Row, member: int) -> None:
+        if member < self._count:
+            self._hook.on_row(row, member)
