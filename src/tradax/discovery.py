@@ -17,18 +17,17 @@ from tradax.errors import ConfigError
 _PACKAGE = Path(__file__).parent
 
 
-@cache
 def algorithms() -> dict[str, str]:
     """Name -> one-line description."""
     return _listed("algorithms")
 
 
-@cache
 def environments() -> dict[str, str]:
     """Name -> one-line description, of the markets that come with tradax."""
     return _listed("envs")
 
 
+@cache
 def options(kind: str, name: str) -> list[Field]:
     """The options of an algorithm (`kind="algorithms"`), environment (`"envs"`) or of `"data"`."""
     described = describe(_PACKAGE / kind / f"{name}.py")
@@ -71,6 +70,7 @@ def module(kind: str, name: str) -> ModuleType:
     return importlib.import_module(f"tradax.{kind}.{name}")
 
 
+@cache
 def _listed(kind: str) -> dict[str, str]:
     found = {}
     for path in sorted((_PACKAGE / kind).glob("[a-z]*.py")):

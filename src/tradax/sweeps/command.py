@@ -69,7 +69,8 @@ def sweep(options: SweepOptions, settings: dict[str, dict[str, Any]], command: s
     from tradax.sweeps import experiment, table
 
     asked = options.common() | {"grid": grid, "ranges": ranges, "random": options.random}
-    asked["total_timesteps"] = asked["total_timesteps"] or 1_000_000
+    if asked["total_timesteps"] is None:
+        asked["total_timesteps"] = 1_000_000
     with signals.second_ends_the_process():
         done = experiment.sweep(
             **asked,

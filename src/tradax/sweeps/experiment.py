@@ -18,7 +18,7 @@ from tradax.replay import free_memory
 from tradax.sweeps import grid as grids
 from tradax.sweeps import results, table
 from tradax.sweeps.extract import extract
-from tradax.sweeps.members import Layout, SweepRequest, lay_out, size_words
+from tradax.sweeps.members import Layout, SweepRequest, lay_out, peak, size_words
 from tradax.sweeps.wave import Result, train_wave
 
 _SHARE_OF_MEMORY = 0.8
@@ -154,12 +154,13 @@ def announcement(request: SweepRequest, layout: Layout, free: int | None) -> str
     symbols = dict.fromkeys(member.symbol for member in layout.members)
     programs = 1 + max(wave.program for wave in layout.waves)
     most = max(wave.bytes for wave in layout.waves)
-    room = "" if free is None else f" of {size_words(free)} that are free"
+    room = "" if free is None else f"; {size_words(free)} are free"
     return (
         f"{_count(len(symbols), 'symbol')} x {_count(len(request.seeds), 'seed')} x "
         f"{_count(len(request.settings), 'setting')}: {_count(len(layout.members), 'run')} of "
         f"{one.total_timesteps:,} steps, in {_count(len(layout.waves), 'wave')} and "
-        f"{_count(programs, 'compiled program')}; a wave takes {size_words(most)}{room}"
+        f"{_count(programs, 'compiled program')}; a wave holds {size_words(most)}, with "
+        f"the program about {size_words(peak(most))} in all{room}"
     )
 
 
@@ -177,6 +178,8 @@ def _seeds(seeds: int | Sequence[int]) -> list[int]:
 
 
 def _check(request: SweepRequest) -> None:
+    if request.run["total_timesteps"] < 1:
+        raise ConfigError(f"timesteps is {request.run['total_timesteps']}; it must be at least 1")
     if request.devices < 1 or request.devices > len(jax.devices()):
         raise ConfigError(
             f"devices is {request.devices}, and there are {len(jax.devices())} "

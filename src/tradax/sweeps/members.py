@@ -1,6 +1,8 @@
 """The runs of a sweep: which there are, and which fit into one program and into memory at once."""
 
 import json
+import resource
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -206,6 +208,7 @@ def needs(algorithm: Algorithm, source: JaxSource, *, devices: int) -> tuple[int
         lambda a, s, k: training.start(a, s, k, axes=None), algorithm, source, jax.random.key(0)
     )
     kept = _bytes(progress) + 2 * _bytes(progress.best_policy) + _bytes((algorithm, source))
+    kept += kept // 2  # what is copied in passing, as measured
 
     def experience(algorithm, source, key):
         progress = training.start(algorithm, source, key, axes=None)
@@ -220,6 +223,16 @@ def needs(algorithm: Algorithm, source: JaxSource, *, devices: int) -> tuple[int
     return (kept, worked * devices) if algorithm.in_turn else (kept + worked, 0)
 
 
+def peak(wave_bytes: int) -> int:
+    """Memory that the process, or on a GPU the device, will have taken when waves are done."""
+    if jax.default_backend() != "cpu":
+        return wave_bytes
+    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return largest * (1 if sys.platform == "darwin" else 1024) + _COMPILER + wave_bytes
+
+
+_COMPILER = 600 * 2**20
+"""Bytes that compiling and the libraries of the first wave take, as measured (docs/sweeps.md)."""
 _WORKING_COPIES = 4
 """Experience, batch, shuffled minibatches, activations."""
 
