@@ -12,40 +12,6 @@ from tradax.model_file import read_policy_file
 from tradax.policies import flatten_policy
 from tradax.rollout import jax_source
 
-COLLECT = """
-import equinox as eqx, jax, numpy as np
-from dataclasses import replace
-from tradax import parallel, protocols
-from tradax.algorithms import ppo
-from tradax.rollout import jax_source
-from tradax.envs.trading import Trading
-
-config = ppo.Config(num_envs=8, n_steps=40, hidden_sizes=(8,), minibatches=4)
-for env in ("CartPole-v1", Trading()):
-    source = jax_source(env, num_envs=8)
-    algorithm = ppo.make(config, source.spec, 1.0)
-    state = eqx.filter_jit(protocols.init)(algorithm, source, jax.random.key(0))
-
-    def collect(source):
-        arrays, static = eqx.partition((algorithm, state), eqx.is_array)
-        def run(arrays):
-            algorithm, state = eqx.combine(arrays, static)
-            return algorithm.collect(state.learner, source, state.carry, jax.random.key(1))
-        return run, arrays
-
-    run, arrays = collect(source)
-    one = jax.jit(run)(arrays)
-    run, arrays = collect(replace(source, axis=parallel.AXIS))
-    four = jax.jit(parallel.everywhere(run, parallel.device_mesh(4)))(arrays)
-    assert float(one[2].episodes) > 0 or env != "CartPole-v1"
-    one, four = jax.tree.leaves(one), jax.tree.leaves(four)
-    assert len(one) == len(four)
-    for a, b in zip(one, four):
-        if jax.numpy.issubdtype(a.dtype, jax.numpy.floating):
-            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
-        else:
-            np.testing.assert_array_equal(a, b)
-"""
 TRAIN = """
 import importlib
 import jax, jax.numpy as jnp, numpy as np
@@ -54,11 +20,11 @@ from tradax.envs.trading import Trading
 from tradax.rollout import jax_source
 
 CASES = [
-    ("ppo", "CartPole-v1", (1, 2, 4), {"minibatches": 2}),
+    ("ppo", "CartPole-v1", (2, 4), {"minibatches": 2}),
     ("ppo", Trading(), (4,), {"minibatches": 2, "objective": "kl", "shared_network": True}),
     ("a2c", "CartPole-v1", (4,), {"update_every": "episodes", "normalize_advantages": True}),
     ("a3c", "CartPole-v1", (2,), {"workers": 4}),
-    ("trpo", Trading(), (2,), {"critic_minibatches": 2, "fisher_samples": 2}),
+    ("trpo", "Pendulum-v1", (2,), {"critic_minibatches": 2, "fisher_samples": 2}),
 ]
 for name, env, counts, options in CASES:
     module = importlib.import_module(f"tradax.algorithms.{name}")
@@ -71,22 +37,18 @@ for name, env, counts, options in CASES:
         result = training.train(algorithm, source, jax.random.key(0), total_timesteps=3 * 128,
                                 mesh=mesh, log_rows=1)
         row = {k: v for k, v in result.rows[0][-1].items() if "second" not in k}
-        return result.progress.state._replace(key=0), row
+        return result.progress.state.learner, row
 
     alone, row = trained(None)
     for count in counts:
-        state, other = trained(count)
-        for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(alone)):
-            np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5, err_msg=f"{name} {count}")
+        learner, other = trained(count)
+        for a, b in zip(jax.tree.leaves(learner), jax.tree.leaves(alone)):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5, err_msg=f"{name} {count}")
         assert row.keys() == other.keys()
         for key in row:
             if row[key] is not None:
-                np.testing.assert_allclose(other[key], row[key], rtol=1e-2, atol=1e-4, err_msg=key)
+                np.testing.assert_allclose(other[key], row[key], rtol=1e-3, atol=1e-5, err_msg=key)
 """
-
-
-def test_devices_collect_what_one_collects():
-    on_devices(COLLECT, 4)
 
 
 def test_the_number_of_devices_changes_no_network_and_no_metric():
@@ -104,7 +66,7 @@ def test_two_processes_learn_what_one_learns(tmp_path):
     assert [process.returncode for process in processes] == [0, 0], said
     files = [read_policy_file(tmp_path / run / "policy.zip") for run in ("one", "two")]
     flat = [flatten_policy(file.policy) for file in files]
-    np.testing.assert_allclose(*flat, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(*flat, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
