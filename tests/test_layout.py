@@ -14,6 +14,7 @@ ORDER = [
     "device",
     "almgren_chriss",
     "spaces",
+    "sharing",
     "protocols",
     "networks",
     "distributions",

@@ -1,15 +1,12 @@
 """Work shared between devices and processes; each in programs of their own."""
 
-import os
 import signal
-import socket
-import subprocess
-import sys
 import time
 
 import numpy as np
 import pytest
 
+from jobs import job, on_devices
 from tradax import parallel
 from tradax.cli import main
 from tradax.errors import ConfigError
@@ -52,41 +49,13 @@ TRAIN = (
 SMALL = f"{TRAIN} --genetic.hidden-sizes 8 --genetic.episode-limit 50 --evaluations 1"
 
 
-def environment(**more):
-    # One thread each; a computation that two processes share must not wait for a core.
-    return os.environ | {"JAX_PLATFORMS": "cpu", **more}
-
-
-def start(*arguments, cwd):
-    command = [sys.executable, "-c", "from tradax.cli import main; raise SystemExit(main())"]
-    return subprocess.Popen(
-        [*command, *arguments],
-        cwd=cwd,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def job(arguments, cwd):
-    """Two processes of one job."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = ["--distributed", "--coordinator", f"127.0.0.1:{port}", "--processes", "2"]
-    return [start(*arguments, *shared, "--process-id", str(i), cwd=cwd) for i in range(2)]
-
-
 @pytest.mark.parametrize(
     ("name", "same", "options"),
     [("genetic", True, ""), ("evolution_strategies", False, "actions='sampled'")],
 )
 def test_the_number_of_devices_changes_no_result(name, same, options):
     program = DEVICES.format(name=name, same=same, options=options)
-    env = environment(XLA_FLAGS="--xla_force_host_platform_device_count=4")
-    done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
+    on_devices(program, 4)
 
 
 def test_two_processes_find_what_one_finds(tmp_path):
@@ -147,8 +116,8 @@ def test_bad_jobs_are_refused(arguments, message, tmp_path, capsys, monkeypatch)
 
 
 def test_algorithms_that_do_not_split_their_work_say_so(tmp_path, capsys):
-    arguments = ["train", "--env", "CartPole-v1", "--devices", "1", "--out", str(tmp_path / "run")]
-    assert main(arguments) == 2
-    assert "ppo does not split its work over devices" in capsys.readouterr().err
+    arguments = ["train", "--env", "Pendulum-v1", "--algorithm", "sac", "--devices", "1", "--out"]
+    assert main([*arguments, str(tmp_path / "run")]) == 2
+    assert "sac does not split its work over devices" in capsys.readouterr().err
     with pytest.raises(ConfigError, match="asked for, and there are"):
         parallel.device_mesh(1_000)

@@ -151,7 +151,7 @@ def true_gradient(network):
 def estimate(algorithm, network, batch):
     """The gradient that the algorithm climbs, of a mean over steps, times their number."""
     if isinstance(algorithm, npg.NPG | trpo.TRPO):
-        return STEPS * algorithm.direction(network, batch, None, batch.advantage).gradient
+        return STEPS * algorithm.direction(network, batch, None).gradient
     flat, with_policy = flat_policy(network)
     extra = (None, 0.0) if isinstance(algorithm, ppo.PPO) else (None,)
     loss = lambda flat: algorithm.loss(with_policy(flat), batch, *extra)[0]  # noqa: E731
@@ -225,7 +225,7 @@ def test_the_natural_gradient_solves_the_damped_system(float64):
                 "npg", solver=solver, damping=damping, cg_iterations=100, cg_tolerance=1e-24
             )
             batch = batch.flat()
-            found = algorithm.direction(network, batch, None, batch.advantage)
+            found = algorithm.direction(network, batch, None)
             flat, product = algorithm.fisher(network, batch, None)
             matrix = np.asarray(jax.vmap(product)(jnp.eye(flat.size)))
             expected = np.linalg.solve(matrix, np.asarray(found.gradient))
@@ -286,7 +286,7 @@ def test_the_first_gradient_of_ppo_is_that_of_a2c():
     batches = []
     for algorithm in (one, two):
         scaled, normalised = algorithm._normalize(learner, experience)
-        batches.append(algorithm._batch(scaled, normalised).flat())
+        batches.append(algorithm.part(algorithm._batch(scaled, normalised).flat()))
     first = jax.grad(lambda n: one.loss(n, batches[0], None, 0.0)[0])(learner.network)
     second = jax.grad(lambda n: two.loss(n, batches[1], None)[0])(learner.network)
     for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):

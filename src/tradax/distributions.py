@@ -9,6 +9,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from tradax.sharing import ALONE, Share
+
 
 class Categorical(eqx.Module):
     """Discrete actions 0..n-1."""
@@ -20,8 +22,11 @@ class Categorical(eqx.Module):
     def from_logits(logits: jax.Array) -> "Categorical":
         return Categorical(jax.nn.log_softmax(logits))
 
-    def sample(self, key: jax.Array) -> jax.Array:
-        return jax.random.categorical(key, self.log_probs)
+    def sample(self, key: jax.Array, share: Share = ALONE) -> jax.Array:
+        """Draws; for a device's share of a batch the rows that the whole batch would have."""
+        # What jax.random.categorical computes.
+        noise = share.draw(jax.random.gumbel, key, self.log_probs)
+        return jnp.argmax(noise + self.log_probs, axis=-1)
 
     def mode(self) -> jax.Array:
         return jnp.argmax(self.log_probs, axis=-1)
@@ -44,8 +49,9 @@ class DiagGaussian(eqx.Module):
     mean: jax.Array
     log_std: jax.Array
 
-    def sample(self, key: jax.Array) -> jax.Array:
-        noise = jax.random.normal(key, self.mean.shape, self.mean.dtype)
+    def sample(self, key: jax.Array, share: Share = ALONE) -> jax.Array:
+        """Draws; for a device's share of a batch the rows that the whole batch would have."""
+        noise = share.draw(jax.random.normal, key, self.mean)
         return self.mean + jnp.exp(self.log_std) * noise
 
     def mode(self) -> jax.Array:
@@ -137,7 +143,7 @@ class Point(eqx.Module):
 
     action: jax.Array
 
-    def sample(self, key: jax.Array) -> jax.Array:
+    def sample(self, key: jax.Array, share: Share = ALONE) -> jax.Array:
         return self.action
 
     def mode(self) -> jax.Array:

@@ -12,6 +12,7 @@ from tradax.data.table import Problems
 from tradax.errors import DataError, TradaxError
 from tradax.protocols import Actor, Experience, Finished, Logged, Source
 from tradax.rollout import JaxSource
+from tradax.sharing import Share
 from tradax.spaces import ActionSpec, Factored, Observation, Spec
 
 METADATA_VERSION = 1
@@ -127,6 +128,7 @@ class LoggedSource(Source):
             truncated=self.truncated[index],
             extras=Logged(self.log_prob[index]),
             table=self.table,
+            share=Share(self.axis),
         )
 
     def episodes(

@@ -10,6 +10,11 @@ import optax
 from tradax.errors import ConfigError
 
 
+def rows_of(tree: Any, index: jax.Array) -> Any:
+    """Some rows of all arrays."""
+    return jax.tree.map(lambda x: x[index], tree)
+
+
 def minibatch_epochs(
     update: Callable[[Any, Any], tuple[Any, Any]],
     carry: Any,
@@ -18,18 +23,20 @@ def minibatch_epochs(
     *,
     epochs: int,
     minibatches: int,
+    take: Callable[[Any, jax.Array], Any] = rows_of,
 ) -> tuple[Any, Any]:
     """Run `update(carry, minibatch) -> (carry, metrics)` over fresh shuffles of the batch.
 
     Args:
         batch: pytree of arrays [N, ...]; N divides into `minibatches`.
+        take: (batch, index) -> what `update` gets of a minibatch's rows.
 
     Returns: carry, metrics stacked as [epochs, minibatches, ...].
     """
     rows = jax.tree.leaves(batch)[0].shape[0]
 
     def one_minibatch(carry, index):
-        return update(carry, jax.tree.map(lambda x: x[index], batch))
+        return update(carry, take(batch, index))
 
     def one_epoch(carry, key):
         order = permutation(key, rows).reshape(minibatches, -1)
@@ -82,14 +89,15 @@ def draw_distinct(key: jax.Array, count: int, n: int | jax.Array) -> jax.Array:
     return x.astype(jnp.int32)
 
 
-def check_minibatches(n_steps: int, num_envs: int, minibatches: int) -> None:
-    """Raises ConfigError unless a rollout divides into equal minibatches."""
+def check_minibatches(n_steps: int, num_envs: int, minibatches: int, devices: int = 1) -> None:
+    """Raises ConfigError unless a rollout divides into equal minibatches, and each by devices."""
     rows = n_steps * num_envs
-    if rows % minibatches:
-        fitting = ", ".join(str(m) for m in range(1, 65) if rows % m == 0)
+    if rows % (minibatches * devices):
+        fitting = ", ".join(str(m) for m in range(1, 65) if rows % (m * devices) == 0)
+        each = f" that divide by {devices} devices" if devices > 1 else ""
         raise ConfigError(
             f"{rows} steps ({n_steps} steps x {num_envs} environments) do not divide into "
-            f"{minibatches} minibatches; use one of {fitting}"
+            f"{minibatches} minibatches{each}; use one of {fitting}"
         )
 
 

@@ -85,7 +85,8 @@ class TrainOptions(LearnOptions):
     """Learn from this Parquet file of trajectories only (see `tradax collect`); the environment
     serves for validation and the test. --timesteps counts logged steps."""
     devices: int | None = None
-    """Split each generation's population over so many devices; on a CPU they are simulated."""
+    """Share each update between so many devices: a search's population, a policy gradient's
+    environments and gradients. The result is that of one device. On a CPU they are simulated."""
     distributed: bool = False
     """Be one process of a job on several machines: the same command on each. Who is who comes from
     SLURM, from TRADAX_COORDINATOR, TRADAX_PROCESSES and JOB_COMPLETION_INDEX, or from the next

@@ -10,6 +10,7 @@ from jax.flatten_util import ravel_pytree
 from tradax.distributions import Categorical, DiagGaussian, Distribution, Point, TanhGaussian
 from tradax.networks import MLP, RunningMoments
 from tradax.protocols import Actor, Logged, Policy
+from tradax.sharing import ALONE, Share
 from tradax.spaces import Observation, Spec
 
 Head = Literal["categorical", "gaussian", "squashed", "tanh_gaussian"]
@@ -179,9 +180,14 @@ class StochasticActor(Actor):
     network: ActorCritic
     normalizer: RunningMoments | None
     spec: Spec = eqx.field(static=True)
+    share: Share = ALONE
 
     def tabulate(self, table: jax.Array) -> "StochasticActor":
-        return StochasticActor(self.network.tabulate(table), self.normalizer, self.spec)
+        network = self.network.tabulate(table)
+        return StochasticActor(network, self.normalizer, self.spec, self.share)
+
+    def shared(self, share: Share) -> "StochasticActor":
+        return StochasticActor(self.network, self.normalizer, self.spec, share)
 
     def __call__(self, obs: Observation, memory: Any, key: jax.Array):
         if self.normalizer is not None:
@@ -189,5 +195,5 @@ class StochasticActor(Actor):
             obs = self.normalizer(obs)
         outputs, value = self.network(obs)
         actions = distribution(head_of(self.spec), outputs, self.network.log_std)
-        action = actions.sample(key)
+        action = actions.sample(key, self.share)
         return action, memory, Choice(actions.log_prob(action), value)

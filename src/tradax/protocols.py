@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 
+from tradax.sharing import ALONE, Share
 from tradax.spaces import Observation, Spec
 
 Metrics = dict[str, jax.Array]
@@ -33,6 +34,8 @@ class Experience(NamedTuple):
     """What the actor noted beside the action, such as its log-probability and value."""
     table: jax.Array | None
     """Market table [M, F] to which `Factored.row` points; None for flat observations."""
+    share: Share = ALONE
+    """How devices that all hold this experience share the learning from it."""
 
     @property
     def done(self) -> jax.Array:
@@ -82,6 +85,14 @@ class Actor(eqx.Module):
     def initial_memory(self, batch: int) -> Any:
         """What the actor carries from step to step (exploration noise), for `batch` episodes."""
         return ()
+
+    def shared(self, share: Share) -> "Actor":
+        """The same behaviour for this device's share of a batch: its draws are rows of those that
+        the whole batch would have on one device.
+        """
+        if share.axis is None:
+            return self
+        raise NotImplementedError(f"{type(self).__name__} does not act for a share of a batch")
 
     @abc.abstractmethod
     def __call__(self, obs: Observation, memory: Any, key: jax.Array) -> tuple[jax.Array, Any, Any]:
@@ -182,6 +193,13 @@ class Algorithm(eqx.Module):
     def splits_over_devices(self) -> bool:
         """Whether its updates share work between the devices of `Source.axis`."""
         return False
+
+    def check_devices(self, devices: int) -> None:
+        """Of an algorithm that splits its work: whether it divides by so many devices.
+
+        Raises:
+            ConfigError: it does not, and cannot be padded; the message names numbers that fit.
+        """
 
     @property
     def in_turn(self) -> bool:

@@ -17,6 +17,7 @@ from tradax.draws import another_key
 from tradax.envs._market import MarketEnvironment
 from tradax.errors import TradaxError
 from tradax.protocols import Actor, Experience, Finished, Source
+from tradax.sharing import Share
 from tradax.spaces import ActionSpec, Factored, Observation, Spec, action_spec
 
 _CHECK_EVERY = 32  # steps between looks at whether all episodes have ended
@@ -76,14 +77,16 @@ class JaxSource(Source):
     def collect(
         self, carry: Carry, actor: Actor, key: jax.Array, n_steps: int
     ) -> tuple[Carry, Experience, Finished]:
-        table = self.table()
-        see, actor = self._prepare(actor, table, n_steps)
+        table, share = self.table(), Share(self.axis)
+        here = replace(self, num_envs=self.num_envs // share.devices)
+        see, actor = here._prepare(actor.shared(share), table, n_steps)
 
         def one_step(carry_and_sums, keys):
             carry, sums = carry_and_sums
-            action, memory, extras = actor(see(carry.obs), carry.memory, keys[0])
+            act_key, env_keys = keys
+            action, memory, extras = actor(see(carry.obs), carry.memory, act_key)
             step = jax.vmap(self._step_one)(
-                keys[1:], carry.env_state, self.spec.action.clip(action)
+                env_keys, carry.env_state, self.spec.action.clip(action)
             )
             done = step.terminated | step.truncated
             episode_return = carry.episode_return + step.reward
@@ -93,7 +96,7 @@ class JaxSource(Source):
                 sums.return_sum + jnp.where(done, episode_return, 0.0),
                 sums.length_sum + jnp.where(done, episode_length, 0.0),
             )
-            memory = _where(done, actor.initial_memory(self.num_envs), memory)
+            memory = _where(done, actor.initial_memory(here.num_envs), memory)
             next_carry = Carry(
                 step.state,
                 step.obs,
@@ -114,9 +117,14 @@ class JaxSource(Source):
 
         # All keys at once: a key split inside the scan costs a launch of its own every step.
         keys = jax.random.split(key, (n_steps, 1 + self.num_envs))
-        zeros = jnp.zeros(self.num_envs)
-        (carry, sums), record = jax.lax.scan(one_step, (carry, Finished(zeros, zeros, zeros)), keys)
-        return carry, Experience(*record, table), jax.tree.map(jnp.sum, sums)
+        keys = (keys[:, 0], share.of(keys[:, 1:], axis=1))
+        zeros = jnp.zeros(here.num_envs)
+        start = (share.of(carry), Finished(zeros, zeros, zeros))
+        # Devices meet after the last step only: a word at every step costs more than the step.
+        (carry, sums), record = jax.lax.scan(one_step, start, keys)
+        carry, sums = share.gathered((carry, sums))
+        experience = Experience(*share.gathered(record, axis=1), table=table, share=share)
+        return carry, experience, jax.tree.map(jnp.sum, sums)
 
     def episodes(
         self, actor: Actor, key: jax.Array, limit: int, *, copies: int = 1, first: Any = 0

@@ -9,7 +9,6 @@ Where the source steps its environments on the host, a chunk is a Python loop wi
 """
 
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -288,16 +287,10 @@ def check_mesh(algorithm: Algorithm, mesh: Mesh, members: int | None) -> None:
         return
     if not algorithm.splits_over_devices:
         raise ConfigError(
-            f"{section(type(algorithm.config))} does not split its work over devices; the searches "
-            "without gradients do (cem, evolution_strategies, genetic, ...)"
+            f"{section(type(algorithm.config))} does not split its work over devices; policy "
+            "gradients (ppo, a2c, ...) and the searches without gradients (cem, genetic, ...) do"
         )
-    population, devices = algorithm.config.population_size, mesh.size
-    if idle := -population % devices:
-        warnings.warn(
-            f"a population of {population} does not divide by {devices} devices; it is padded to "
-            f"{population + idle}, and what the {idle} do is thrown away",
-            stacklevel=3,
-        )
+    algorithm.check_devices(mesh.size)
 
 
 def _divisor(number: int, most: int) -> int:

@@ -59,17 +59,25 @@ class ActorCriticGradient(PolicyGradient):
         self, learner: Learner, batch: Batch, table: jax.Array | None, key: jax.Array
     ) -> tuple[Learner, Metrics]:
         """One gradient step of the whole batch."""
-        batch = batch.flat()
+        batch = self.part(batch.flat())
         learning_rate = self.learning_rate(learner)
-        gradient, metrics = jax.grad(self.loss, has_aux=True)(
-            learner.network, batch, table, learner.own
-        )
+        gradient, metrics = self.gradient(learner.network, batch, table, learner.own)
         network, opt_state = descend(
             self.optimiser(learning_rate), gradient, learner.opt_state, learner.network
         )
         metrics |= self.diagnose(network, batch, table)
         metrics |= {"gradient_norm": optax.tree.norm(gradient), "learning_rate": learning_rate}
         return learner._replace(network=network, opt_state=opt_state), metrics
+
+    def gradient(
+        self, network: ActorCritic, batch: Batch, table: jax.Array | None, own: Any = ()
+    ) -> tuple[ActorCritic, Metrics]:
+        """Of the loss, and its metrics: means over all devices' shares of the rows.
+
+        Args:
+            batch: this device's `part`.
+        """
+        return batch.share.mean(jax.grad(self.loss, has_aux=True)(network, batch, table, own))
 
     def loss(
         self, network: ActorCritic, batch: Batch, table: jax.Array | None, own: Any = ()

@@ -11,6 +11,7 @@ what travels between devices is the fitness, whatever the size of the networks.
 
 import abc
 import math
+import warnings
 from typing import Any, Literal, NamedTuple
 
 import equinox as eqx
@@ -209,6 +210,16 @@ class Evolution(Algorithm):
     @property
     def splits_over_devices(self) -> bool:
         return True
+
+    def check_devices(self, devices: int) -> None:
+        """Any population can be split; warns where it is padded."""
+        population = self.config.population_size
+        if idle := -population % devices:
+            warnings.warn(
+                f"a population of {population} does not divide by {devices} devices; it is padded "
+                f"to {population + idle}, and what the {idle} do is thrown away",
+                stacklevel=4,
+            )
 
     @property
     def steps_per_update(self) -> int:

@@ -15,7 +15,8 @@ from jax.flatten_util import ravel_pytree
 
 from tradax.algorithms import _policy_gradient
 from tradax.algorithms._policy_gradient import Batch, Learner, PolicyGradient
-from tradax.config import config, setting
+from tradax.config import config, section, setting
+from tradax.errors import ConfigError
 from tradax.optimise import check_minibatches, conjugate_gradient, descend, minibatch_epochs
 from tradax.policies import ActorCritic
 from tradax.protocols import Metrics
@@ -73,9 +74,24 @@ class NaturalGradient(PolicyGradient):
 
     @abc.abstractmethod
     def step(
-        self, learner: Learner, found: Direction, batch: Batch, table, advantage: jax.Array
+        self, learner: Learner, found: Direction, batch: Batch, table
     ) -> tuple[ActorCritic, Metrics]:
-        """How far to go. Returns: the networks with the new policy, metrics."""
+        """How far to go. Returns: the networks with the new policy, metrics.
+
+        Args:
+            batch: this device's `part`, as in what follows.
+        """
+
+    def check_devices(self, devices: int) -> None:
+        super().check_devices(devices)
+        c = self.config
+        check_minibatches(c.n_steps, c.num_envs, c.critic_minibatches, devices)
+        rows = c.n_steps * c.num_envs // devices
+        if devices > 1 and rows % c.fisher_samples:
+            raise ConfigError(
+                f"{section(type(c))}.fisher_samples is {c.fisher_samples}, which does not divide "
+                f"the {rows} steps of each of {devices} devices; use a divisor of them, such as 1"
+            )
 
     def optimiser_state(self, network: ActorCritic):
         return super().optimiser_state(network.critic)
@@ -83,26 +99,28 @@ class NaturalGradient(PolicyGradient):
     def improve(
         self, learner: Learner, batch: Batch, table: jax.Array | None, key: jax.Array
     ) -> tuple[Learner, Metrics]:
-        old, batch = learner.network, batch.flat()
-        advantage = self.credit(batch)
-        found = self.direction(old, batch, table, advantage)
-        network, metrics = self.step(learner, found, batch, table, advantage)
-        learner, value_loss = self.fit_critic(learner._replace(network=network), batch, table, key)
+        old, everyones = learner.network, batch.flat()
+        batch = self.part(everyones)
+        found = self.direction(old, batch, table)
+        network, metrics = self.step(learner, found, batch, table)
+        learner = learner._replace(network=network)
+        learner, value_loss = self.fit_critic(learner, everyones, table, key)
         return learner, self.diagnose(network, batch, table) | metrics | {
-            "kl": self.divergence(old, network, batch, table),
+            "kl": batch.share.mean(self.divergence(old, network, batch, table)),
             "value_loss": value_loss,
             "gradient_norm": jnp.linalg.norm(found.gradient),
             "cg_residual": found.residual,
             "learning_rate": self.learning_rate(learner),
         }
 
-    def surrogate(self, network: ActorCritic, batch: Batch, table, advantage) -> jax.Array:
-        """Mean of probability ratio times advantage."""
+    def surrogate(self, network: ActorCritic, batch: Batch, table) -> jax.Array:
+        """Mean of probability ratio times advantage over this device's rows."""
         actions = self.actions(network, batch.obs, table)
-        return batch.mean(jnp.exp(actions.log_prob(batch.action) - batch.log_prob) * advantage)
+        ratio = jnp.exp(actions.log_prob(batch.action) - batch.log_prob)
+        return batch.mean(ratio * batch.advantage)
 
     def divergence(self, old: ActorCritic, new: ActorCritic, batch: Batch, table) -> jax.Array:
-        """Mean KL(old || new) over the batch's observations."""
+        """Mean KL(old || new) over this device's observations."""
         before = jax.lax.stop_gradient(self.actions(old, batch.obs, table))
         return batch.mean(before.kl(self.actions(new, batch.obs, table)))
 
@@ -116,27 +134,29 @@ class NaturalGradient(PolicyGradient):
             return self.divergence(network, with_policy(flat), some, table)
 
         def product(vector):
-            return jax.jvp(jax.grad(kl), (flat,), (vector,))[1] + c.damping * vector
+            curved = jax.jvp(jax.grad(kl), (flat,), (vector,))[1]
+            return batch.share.mean(curved) + c.damping * vector
 
         return flat, product
 
-    def direction(
-        self, network: ActorCritic, batch: Batch, table, advantage: jax.Array
-    ) -> Direction:
+    def direction(self, network: ActorCritic, batch: Batch, table) -> Direction:
         """Solve (F + damping) x = g."""
         c = self.config
         flat, product = self.fisher(network, batch, table)
         _, with_policy = flat_policy(network)
-        gradient = jax.grad(
-            lambda flat: self.surrogate(with_policy(flat), batch, table, advantage)
-        )(flat)
+        gradient = jax.grad(lambda flat: self.surrogate(with_policy(flat), batch, table))(flat)
+        gradient = batch.share.mean(gradient)
         solution, residual = conjugate_gradient(
             product, gradient, iterations=c.cg_iterations, tolerance=c.cg_tolerance
         )
         return Direction(flat, gradient, solution, jnp.dot(solution, product(solution)), residual)
 
     def fit_critic(self, learner: Learner, batch: Batch, table, key: jax.Array):
-        """The learner with its critic fitted to the value targets, and the last epoch's loss."""
+        """The learner with its critic fitted to the value targets, and the last epoch's loss.
+
+        Args:
+            batch: the rows of all devices.
+        """
         c = self.config
         optimiser = self.optimiser(self.learning_rate(learner))
 
@@ -145,7 +165,8 @@ class NaturalGradient(PolicyGradient):
 
         def update(carry, minibatch):
             critic, opt_state = carry
-            value, gradient = jax.value_and_grad(loss)(critic, minibatch)
+            found = jax.value_and_grad(loss)(critic, minibatch)
+            value, gradient = minibatch.share.mean(found)
             return descend(optimiser, gradient, opt_state, critic), value
 
         (critic, opt_state), losses = minibatch_epochs(
@@ -155,6 +176,7 @@ class NaturalGradient(PolicyGradient):
             key,
             epochs=c.critic_epochs,
             minibatches=c.critic_minibatches,
+            take=self.part,
         )
         network = ActorCritic(learner.network.actor, critic, learner.network.log_std)
         return learner._replace(network=network, opt_state=opt_state), losses[-1].mean()

@@ -18,13 +18,15 @@ import jax.numpy as jnp
 import optax
 
 from tradax.algorithms._moments import Moments
-from tradax.config import config, setting
+from tradax.config import config, section, setting
 from tradax.distributions import Distribution
+from tradax.errors import ConfigError
 from tradax.networks import mlp
-from tradax.optimise import adam, linear_anneal
+from tradax.optimise import adam, linear_anneal, rows_of
 from tradax.policies import ActorCritic, NetworkPolicy, StochasticActor, distribution, head_of
 from tradax.protocols import Actor, Algorithm, Experience, Logged, Metrics, Source
 from tradax.returns import explained_variance, gae, importance_weight, standardise
+from tradax.sharing import ALONE, Share
 from tradax.spaces import Observation, Spec
 
 _HALVINGS = 10
@@ -93,6 +95,8 @@ class Batch(NamedTuple):
     value_target: jax.Array
     weight: jax.Array | None
     """Factor of each step in the losses, with mean 1 or so; None where all count alike."""
+    share: Share = ALONE
+    """How devices share the work on these rows, or on those of which these are one's share."""
 
     def flat(self) -> "Batch":
         """Time and environments as one axis."""
@@ -165,6 +169,20 @@ class PolicyGradient(Algorithm):
         return learner.network.policy(self.spec, learner.moments.observations)
 
     @property
+    def splits_over_devices(self) -> bool:
+        return True
+
+    def check_devices(self, devices: int) -> None:
+        num_envs = self.config.num_envs
+        if num_envs % devices:
+            down = num_envs // devices * devices
+            fitting = " or ".join(str(n) for n in (down, down + devices) if n)
+            raise ConfigError(
+                f"{section(type(self.config))}.num_envs is {num_envs}, which does not divide by "
+                f"{devices} devices; use {fitting}"
+            )
+
+    @property
     def steps_per_update(self) -> int:
         return self.config.num_envs * self.config.n_steps
 
@@ -199,9 +217,11 @@ class PolicyGradient(Algorithm):
         outputs, value = network(obs, table)
         return distribution(head_of(self.spec), outputs, network.log_std), value
 
-    def value(self, learner: Learner, obs: Observation, table: jax.Array | None) -> jax.Array:
-        """Values [T, B] of observations as the statistics of `learner` scaled them."""
-        return learner.network.value(obs, table)
+    def value(self, learner: Learner, obs: Observation, table, share: Share) -> jax.Array:
+        """Values [T, B] of observations as the statistics of `learner` scaled them; of this
+        device's share of the environments only.
+        """
+        return learner.network.value(share.of(obs, axis=1), table)
 
     def advantage(self, experience: Experience, value, next_value, weight) -> jax.Array:
         """Credit [T, B] of every action, over the value of its state.
@@ -221,20 +241,39 @@ class PolicyGradient(Algorithm):
             weight=weight,
         )
 
-    def credit(self, batch: Batch) -> jax.Array:
-        """Advantages as the losses take them: standardised (all equal: zeros), or as they are."""
+    def part(self, batch: Batch, index: jax.Array | None = None) -> Batch:
+        """What one gradient is computed from: this device's share of a flat batch.
+
+        Args:
+            index: of these rows of it only.
+
+        Returns: with advantages as the losses take them, standardised over the rows of all
+            devices (all equal: zeros), or as they are.
+        """
+        share = batch.share
+        if index is None:
+            rows, mine = batch, share.of(batch)
+        else:
+            rows, mine = rows_of(batch, index), rows_of(batch, share.of(index))
+        credit = rows.advantage
         if self.config.normalize_advantages:
-            return standardise(batch.advantage, batch.weight)
-        return batch.advantage
+            credit = standardise(credit, rows.weight)
+        return mine._replace(advantage=share.of(credit))
 
     def diagnose(self, network: ActorCritic, batch: Batch, table: jax.Array | None) -> Metrics:
-        """Entropy of a policy, and its divergence from the one that collected the batch."""
+        """Entropy of a policy, and its divergence from the one that collected the batch.
+
+        Args:
+            batch: this device's share; the metrics are of all.
+        """
         actions = self.actions(network, batch.obs, table)
         log_ratio = actions.log_prob(batch.action) - batch.log_prob
-        return {
-            "entropy": batch.mean(actions.entropy()),
-            "kl": batch.mean(kl_estimate(log_ratio)),
-        }
+        return batch.share.mean(
+            {
+                "entropy": batch.mean(actions.entropy()),
+                "kl": batch.mean(kl_estimate(log_ratio)),
+            }
+        )
 
     def learning_rate(self, learner: Learner) -> jax.Array:
         c = self.config
@@ -251,7 +290,9 @@ class PolicyGradient(Algorithm):
             weight = importance_weight(log_prob, noted.log_prob, clip=self.config.importance_clip)
         else:
             log_prob, value = noted.log_prob, noted.value
-        next_value = self.value(learner, experience.next_obs, table)
+        share = experience.share
+        next_value = self.value(learner, experience.next_obs, table, share)
+        next_value = share.gathered(next_value, axis=1)
         advantage = self.advantage(experience, value, next_value, weight)
         target = advantage + value if weight is None else weight * advantage + value
         if self.config.update_every == "episodes":
@@ -259,7 +300,9 @@ class PolicyGradient(Algorithm):
             first = (ended == 0).astype(jnp.float32)
             first = first / first.mean()
             weight = first if weight is None else weight * first
-        return Batch(experience.obs, experience.action, log_prob, value, advantage, target, weight)
+        return Batch(
+            experience.obs, experience.action, log_prob, value, advantage, target, weight, share
+        )
 
     def _normalize(self, learner: Learner, experience: Experience):
         """Observations and rewards as the statistics of collection time scale them.

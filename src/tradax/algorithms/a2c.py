@@ -57,7 +57,7 @@ class AdvantageActorCritic(ActorCriticGradient):
 
     def policy_loss(self, actions: Distribution, batch: Batch, own: Any):
         """Minus log-probability times advantage (section 4)."""
-        return -batch.mean(actions.log_prob(batch.action) * self.credit(batch)), {}
+        return -batch.mean(actions.log_prob(batch.action) * batch.advantage), {}
 
 
 class A2C(AdvantageActorCritic):

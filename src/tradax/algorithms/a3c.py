@@ -23,6 +23,7 @@ from tradax.errors import ConfigError
 from tradax.optimise import descend
 from tradax.policies import ActorCritic, StochasticActor
 from tradax.protocols import Actor, Metrics
+from tradax.sharing import ALONE, Share
 from tradax.spaces import Observation, Spec
 
 
@@ -54,6 +55,8 @@ class WorkerActor(Actor):
     workers: StochasticActor
     """Every leaf but the observations' statistics with a leading axis [workers]."""
     count: int = eqx.field(static=True)
+    share: Share = ALONE
+    """Of the workers."""
 
     @property
     def tabulations(self) -> int:
@@ -62,7 +65,12 @@ class WorkerActor(Actor):
     def tabulate(self, table: jax.Array) -> "WorkerActor":
         networks = jax.vmap(lambda network: network.tabulate(table))(self.workers.network)
         actor = StochasticActor(networks, self.workers.normalizer, self.workers.spec)
-        return WorkerActor(actor, self.count)
+        return WorkerActor(actor, self.count, self.share)
+
+    def shared(self, share: Share) -> "WorkerActor":
+        networks = share.of(self.workers.network)
+        actor = StochasticActor(networks, self.workers.normalizer, self.workers.spec)
+        return WorkerActor(actor, self.count // share.devices, share)
 
     def __call__(self, obs: Observation, memory: Any, key: jax.Array):
         def act(network, obs, key):
@@ -71,7 +79,8 @@ class WorkerActor(Actor):
             )
 
         # One worker draws what the actor of A2C would.
-        keys = jax.random.split(key, self.count) if self.count > 1 else key[None]
+        everyone = self.count * self.share.devices
+        keys = self.share.of(jax.random.split(key, everyone) if everyone > 1 else key[None])
         split = jax.tree.map(lambda x: x.reshape(self.count, -1, *x.shape[1:]), obs)
         action, _, extras = jax.vmap(act)(self.workers.network, split, keys)
         joined = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (action, extras))
@@ -92,9 +101,18 @@ class A3C(a2c.AdvantageActorCritic):
         actor = StochasticActor(learner.own, learner.moments.observations, self.spec)
         return WorkerActor(actor, self.config.workers)
 
-    def value(self, learner: Learner, obs: Observation, table: jax.Array | None) -> jax.Array:
+    def check_devices(self, devices: int) -> None:
+        if self.config.workers % devices:
+            raise ConfigError(
+                f"a3c.workers is {self.config.workers}, which does not divide by {devices} "
+                f"devices; use a multiple of {devices}"
+            )
+
+    def value(self, learner: Learner, obs: Observation, table, share: Share) -> jax.Array:
         values = jax.vmap(lambda network, obs: network.value(obs, table))
-        return self._joined(values(learner.own, self._split(obs)))
+        found = values(*share.of((learner.own, self._split(obs))))
+        # [workers, T, B / workers] to [T, B]
+        return jnp.moveaxis(found, 0, 1).reshape(found.shape[1], -1)
 
     def improve(
         self, learner: Learner, batch: Batch, table: jax.Array | None, key: jax.Array
@@ -102,10 +120,10 @@ class A3C(a2c.AdvantageActorCritic):
         c = self.config
         learning_rate = self.learning_rate(learner)
         optimiser = self.optimiser(learning_rate)
-        split = self._split(batch)
+        share, split = batch.share, self._split(batch._replace(share=ALONE))
         flat = jax.tree.map(lambda x: x.reshape(c.workers, -1, *x.shape[3:]), split)
-        compute = jax.vmap(lambda own, batch: jax.grad(self.loss, has_aux=True)(own, batch, table))
-        gradients, metrics = compute(learner.own, flat)
+        compute = jax.vmap(lambda own, batch: self.gradient(own, self.part(batch), table))
+        gradients, metrics = share.gathered(compute(*share.of((learner.own, flat))))
         synchronise = (learner.updates + 1) % c.sync_every == 0
 
         def apply(shared, worker):
@@ -119,7 +137,7 @@ class A3C(a2c.AdvantageActorCritic):
         )
         staleness = jax.tree.map(lambda own, now: own - now, copies, network)
         metrics = {name: value.mean() for name, value in metrics.items()}
-        metrics |= self.diagnose(network, batch.flat(), table)
+        metrics |= self.diagnose(network, self.part(batch.flat()), table)
         metrics |= {
             "gradient_norm": jax.vmap(optax.tree.norm)(gradients).mean(),
             "staleness": jax.vmap(optax.tree.norm)(staleness).mean(),
@@ -133,10 +151,6 @@ class A3C(a2c.AdvantageActorCritic):
         return jax.tree.map(
             lambda x: jnp.moveaxis(x.reshape(x.shape[0], count, -1, *x.shape[2:]), 1, 0), tree
         )
-
-    def _joined(self, x: jax.Array) -> jax.Array:
-        """[workers, T, B / workers] to [T, B]."""
-        return jnp.moveaxis(x, 0, 1).reshape(x.shape[1], -1)
 
 
 def make(config: Config, spec: Spec, horizon: jax.Array) -> A3C:

@@ -43,7 +43,7 @@ class NPG(NaturalGradient):
     horizon: jax.Array
 
     def step(
-        self, learner: Learner, found: Direction, batch: Batch, table, advantage: jax.Array
+        self, learner: Learner, found: Direction, batch: Batch, table
     ) -> tuple[ActorCritic, Metrics]:
         c = self.config
         target = linear_anneal(c.target_kl, c.final_kl_fraction, learner.updates, self.horizon)
@@ -53,8 +53,8 @@ class NPG(NaturalGradient):
         with_policy = flat_policy(learner.network)[1]
         return with_policy(found.parameters + size * found.direction), {"step_size": size}
 
-    def direction(self, network: ActorCritic, batch: Batch, table, advantage) -> Direction:
-        found = super().direction(network, batch, table, advantage)
+    def direction(self, network: ActorCritic, batch: Batch, table) -> Direction:
+        found = super().direction(network, batch, table)
         if self.config.solver == "cg":
             return found
         flat, product = self.fisher(network, batch, table)

@@ -60,6 +60,11 @@ class PPO(ActorCriticGradient):
         """The weight of the KL penalty."""
         return jnp.asarray(self.config.kl_coefficient, jnp.float32)
 
+    def check_devices(self, devices: int) -> None:
+        super().check_devices(devices)
+        c = self.config
+        check_minibatches(c.n_steps, c.num_envs, c.minibatches, devices)
+
     def improve(
         self, learner: Learner, batch: Batch, table: jax.Array | None, key: jax.Array
     ) -> tuple[Learner, Metrics]:
@@ -69,9 +74,7 @@ class PPO(ActorCriticGradient):
 
         def update(carry, minibatch):
             network, opt_state, stopped = carry
-            gradient, metrics = jax.grad(self.loss, has_aux=True)(
-                network, minibatch, table, kl_weight
-            )
+            gradient, metrics = self.gradient(network, minibatch, table, kl_weight)
             metrics["gradient_norm"] = optax.tree.norm(gradient)
             new = descend(optimiser, gradient, opt_state, network)
             if c.target_kl is not None:
@@ -88,6 +91,7 @@ class PPO(ActorCriticGradient):
             key,
             epochs=c.epochs,
             minibatches=c.minibatches,
+            take=self.part,
         )
         last_kl = metrics["kl"][-1].mean()
         metrics = {name: value.mean() for name, value in metrics.items()}
@@ -100,7 +104,7 @@ class PPO(ActorCriticGradient):
 
     def policy_loss(self, actions: Distribution, batch: Batch, own: jax.Array):
         """Minus the surrogate: clipped (eq. 7), or with the KL penalty (eq. 8)."""
-        c, advantage = self.config, self.credit(batch)
+        c, advantage = self.config, batch.advantage
         log_ratio = actions.log_prob(batch.action) - batch.log_prob
         ratio = jnp.exp(log_ratio)
         kl = batch.mean(kl_estimate(log_ratio))

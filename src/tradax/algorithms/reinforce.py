@@ -55,7 +55,7 @@ class Reinforce(ActorCriticGradient):
 
     def policy_loss(self, actions: Distribution, batch: Batch, own: Any):
         """Minus log-probability times credit."""
-        return -batch.mean(actions.log_prob(batch.action) * self.credit(batch)), {}
+        return -batch.mean(actions.log_prob(batch.action) * batch.advantage), {}
 
     def value_error(self, value: jax.Array, batch: Batch) -> jax.Array:
         """None where there is no baseline to fit."""

@@ -36,23 +36,25 @@ class TRPO(NaturalGradient):
     horizon: jax.Array
 
     def step(
-        self, learner: Learner, found: Direction, batch: Batch, table, advantage: jax.Array
+        self, learner: Learner, found: Direction, batch: Batch, table
     ) -> tuple[ActorCritic, Metrics]:
         c, old = self.config, learner.network
         full = found.size_for(c.target_kl) * found.direction
-        before = self.surrogate(old, batch, table, advantage)
+        before = batch.share.mean(self.surrogate(old, batch, table))
         with_policy = flat_policy(old)[1]
 
         def accepted(size):
             new = with_policy(found.parameters + size * full)
-            kl = self.divergence(old, new, batch, table)
-            return (kl < c.target_kl) & (self.surrogate(new, batch, table, advantage) > before)
+            kl, surrogate = batch.share.mean(
+                (self.divergence(old, new, batch, table), self.surrogate(new, batch, table))
+            )
+            return (kl < c.target_kl) & (surrogate > before)
 
         size, tried = backtrack(accepted, shrink=c.line_search_shrink, steps=c.line_search_steps)
         # At size 0 this is the old policy exactly, also where the direction is not finite.
         network = with_policy(jnp.where(size > 0, found.parameters + size * full, found.parameters))
         return network, {
-            "surrogate": self.surrogate(network, batch, table, advantage) - before,
+            "surrogate": batch.share.mean(self.surrogate(network, batch, table)) - before,
             "line_search_steps": tried,
             "accepted": (size > 0).astype(jnp.float32),
         }

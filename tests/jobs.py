@@ -1,0 +1,41 @@
+"""Programs of several devices or processes, for tests; each is started anew."""
+
+import os
+import socket
+import subprocess
+import sys
+
+
+def environment(**more):
+    # One thread each; a computation that two processes share must not wait for a core.
+    return os.environ | {"JAX_PLATFORMS": "cpu", **more}
+
+
+def on_devices(program, count):
+    """Run a program on simulated devices; raises with what it said where it fails."""
+    env = environment(XLA_FLAGS=f"--xla_force_host_platform_device_count={count}")
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=env, capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def start(*arguments, cwd):
+    command = [sys.executable, "-c", "from tradax.cli import main; raise SystemExit(main())"]
+    return subprocess.Popen(
+        [*command, *arguments],
+        cwd=cwd,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def job(arguments, cwd):
+    """Two processes of one job."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = ["--distributed", "--coordinator", f"127.0.0.1:{port}", "--processes", "2"]
+    return [start(*arguments, *shared, "--process-id", str(i), cwd=cwd) for i in range(2)]
