@@ -88,6 +88,7 @@ ORDER = [
     "experiment",
     "sb3",
     "exporting",
+    "trials",
     "doctor",
     "options",
     "cli",

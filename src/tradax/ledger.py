@@ -74,7 +74,7 @@ class Entry:
     @property
     def missing(self) -> bool:
         """Whether the run's folder is gone, or holds another run by now."""
-        return not any(found.id == self.trial.id for found in _of_folder(Path(self.folder)))
+        return not any(found.id == self.trial.id for found in of_folder(Path(self.folder)))
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def add_trials(folder: Path | None, trials: Sequence[Trial], *, run: Path | None
         folder: the run's; None writes to the index only, for the run that `run` names.
     """
     if folder is not None:
-        written = [asdict(t) for t in _of_folder(folder)]
+        written = [asdict(t) for t in of_folder(folder)]
         new = [t for t in trials if asdict(t) not in written]
         if new:
             append(folder / FILE, _lines({"id": t.id, **asdict(t)} for t in new))
@@ -163,6 +163,16 @@ def entries(
         if (same_data and same_symbol) or same_span:
             chosen.append(entry)
     return _each_once(chosen)
+
+
+def of_folder(folder: Path) -> list[Trial]:
+    """What a run's own file says; nothing where there is none."""
+    try:
+        lines = read_bytes(folder / FILE, error=TradaxError).splitlines()
+    except TradaxError:
+        return []
+    found = (_trial(_value(line, folder / FILE)) for line in lines)
+    return [trial for trial in found if trial is not None]
 
 
 def record(trial: Trial, folder: Path) -> Record | None:
@@ -247,16 +257,6 @@ def _entries(path: Path) -> list[Entry]:
             stacklevel=2,
         )
     return found
-
-
-def _of_folder(folder: Path) -> list[Trial]:
-    """What a run's own file says; nothing where there is none."""
-    try:
-        lines = read_bytes(folder / FILE, error=TradaxError).splitlines()
-    except TradaxError:
-        return []
-    found = (_trial(_value(line, folder / FILE)) for line in lines)
-    return [trial for trial in found if trial is not None]
 
 
 def _value(line: bytes, path: Path) -> dict[str, Any]:

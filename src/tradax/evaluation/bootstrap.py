@@ -41,21 +41,28 @@ class Performance(NamedTuple):
 
 def performance(returns: np.ndarray, periods_per_year: float) -> Performance:
     """As `metrics.compute` has them, from returns [n] alone."""
-    n = len(returns)
-    deviation = returns.std(ddof=1) if n > 1 else 0.0
     worth = np.cumprod(1.0 + returns)
-    peak = np.maximum.accumulate(np.maximum(worth, 1.0))
-    with np.errstate(over="ignore"):
-        annual = np.maximum(worth[-1], 0.0) ** (periods_per_year / n) - 1.0
-    sharpe = math.nan
-    if deviation > ROUNDING:
-        sharpe = float(returns.mean() / deviation * math.sqrt(periods_per_year))
+    peak = np.maximum(np.maximum.accumulate(worth), 1.0)
+    final = float(worth[-1])
+    try:
+        annual = max(final, 0.0) ** (periods_per_year / len(returns)) - 1.0
+    except OverflowError:  # of a short span
+        annual = math.nan
     return Performance(
-        sharpe=sharpe,
-        total_return=float(worth[-1] - 1.0),
-        annual_return=float(annual) if np.isfinite(annual) else math.nan,
-        max_drawdown=float((1.0 - worth / peak).max()),
+        sharpe=times_root_year(returns, periods_per_year),
+        total_return=final - 1.0,
+        annual_return=annual,
+        max_drawdown=1.0 - float((worth / peak).min()),
     )
+
+
+def times_root_year(returns: np.ndarray, periods_per_year: float) -> float:
+    """The annual Sharpe ratio of `Performance`."""
+    n = len(returns)
+    mean = float(returns.sum()) / n
+    centred = returns - mean
+    deviation = math.sqrt(float(centred @ centred) / max(n - 1, 1))
+    return mean / deviation * math.sqrt(periods_per_year) if deviation > ROUNDING else math.nan
 
 
 def performance_intervals(

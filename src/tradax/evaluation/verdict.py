@@ -14,6 +14,7 @@ from tradax.evaluation.bootstrap import (
     interval,
     performance,
     resample,
+    times_root_year,
 )
 from tradax.evaluation.posterior import Posterior
 from tradax.evaluation.sharpe import deflated_sharpe, minimum_track_record, probabilistic_sharpe
@@ -157,8 +158,8 @@ def _statistics(columns: np.ndarray, periods_per_year: float) -> np.ndarray:
     """`_STATISTICS` of one (re)sample [n, 4], a year each; not finite where not defined."""
     excess = columns[:, :2].mean(axis=0) * periods_per_year
     policy = performance(columns[:, 2], periods_per_year)
-    hold = performance(columns[:, 3], periods_per_year)
-    return np.array([*excess, policy.sharpe - hold.sharpe, *policy])
+    hold = times_root_year(columns[:, 3], periods_per_year)
+    return np.array([*excess, policy.sharpe - hold, *policy])
 
 
 def _log_returns(curve: Curve) -> np.ndarray:
