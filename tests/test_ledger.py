@@ -89,6 +89,12 @@ def test_a_line_says_what_was_tried_where_and_when_and_holds_no_data(index, tmp_
     assert index.parent.stat().st_mode & 0o777 == 0o700
 
 
+def test_a_figure_that_is_no_number_is_none(index, tmp_path):
+    ledger.add_trials(run(tmp_path, "a"), [dataclasses.replace(TRIAL, validation_score=-np.inf)])
+    (entry,) = ledger.entries()
+    assert entry.trial == dataclasses.replace(TRIAL, validation_score=None)
+
+
 def test_a_run_that_is_resumed_or_tested_again_is_one_trial(index, tmp_path):
     folder = run(tmp_path, "a")
     untested = dataclasses.replace(

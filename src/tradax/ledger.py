@@ -10,6 +10,7 @@ figures and folders' names; no prices, returns or policies.
 import contextlib
 import hashlib
 import json
+import math
 import os
 import warnings
 from collections.abc import Iterator, Sequence
@@ -25,6 +26,7 @@ from tradax.reading import json_value, read_bytes
 VARIABLE = "TRADAX_TRIALS"
 FILE = "trials.jsonl"
 _FORMAT = 1
+_FIGURES = ("validation_score", "sharpe", "sharpe_per_bar")
 _SAME_SHARPE = 1e-6  # a bar; the same policy tested twice differs by rounding at most
 
 
@@ -45,7 +47,7 @@ class Trial:
     test_sha256: str | None = None
     """Of the dates and closes of the tested span: the same span is known again in other data."""
     validation_score: float | None = None
-    """The best one."""
+    """The best one. Figures that are not finite become None."""
     sharpe: float | None = None
     """Annual, of the test."""
     sharpe_per_bar: float | None = None
@@ -53,6 +55,12 @@ class Trial:
     """That the test has."""
     tested: bool = False
     """Whether the test span was touched."""
+
+    def __post_init__(self) -> None:
+        for name in _FIGURES:
+            value = getattr(self, name)
+            if value is not None and not math.isfinite(value):  # of ruin, say; JSON has no word
+                object.__setattr__(self, name, None)
 
     @property
     def id(self) -> str:
@@ -268,7 +276,6 @@ def _value(line: bytes, path: Path) -> dict[str, Any]:
 
 
 _NUMBERS = {"seed": int, "timesteps": int, "bars": int, "tested": bool}
-_FIGURES = ("validation_score", "sharpe", "sharpe_per_bar")
 
 
 def _trial(value: dict[str, Any]) -> Trial | None:
