@@ -6,6 +6,9 @@ AUDIT := .venv-audit
 LICENCES := MIT;BSD;Apache;PSF;Python Software Foundation;NCSA;Public Domain;MPL-2.0
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock
 
+# What tests and benchmarks train is no trial of the user's.
+test bench bench-% fuzz: export TRADAX_TRIALS := off
+
 .PHONY: train test lint format bench bench-learning bench-evolution bench-off-policy bench-sb3 docs clean lock bench-killed bench-long-run fuzz audit
 
 train: $(VENV)/.ready

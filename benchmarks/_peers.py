@@ -46,6 +46,15 @@ class Peer:
         self.process.wait()
 
 
+def asked(module: str, given: str) -> str:
+    """What `python -m benchmarks.MODULE` prints in the environment of peers, given that input."""
+    command = [str(_python()), "-m", f"benchmarks.{module}"]
+    done = subprocess.run(command, cwd=ROOT, input=given, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise SystemExit("the other library's process ended; its message stands above")
+    return done.stdout
+
+
 def serve(steps: int, run: Callable[[], None]) -> None:
     """The other side of a `Peer`: prints the steps of a run, then the seconds of each."""
     run()  # compiles

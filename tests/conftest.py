@@ -8,6 +8,8 @@ import tempfile
 import pytest
 
 os.environ["JAX_PLATFORMS"] = "cpu"
+# No test touches the user's index of trials, nor sees another test's; those of it name their own.
+os.environ["TRADAX_TRIALS"] = "off"
 # Here programs are compiled for seconds and run for less.
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 # The older way of compiling fused loops takes half the time to compile.

@@ -4,14 +4,14 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from tradax.data.splits import Span
 from tradax.evaluation import metrics
 from tradax.evaluation.backtest import Backtest, Curve
 from tradax.evaluation.posterior import Posterior
-from tradax.evaluation.verdict import assess, probabilistic_sharpe
+from tradax.evaluation.sharpe import probabilistic_sharpe, sharpe_ratio
+from tradax.evaluation.verdict import assess
+from tradax.ledger import Record
 
 DAYS = 252.0
 
@@ -70,25 +70,6 @@ def with_edge(n: int, skill: float = 0.7, **kwargs) -> Backtest:
     returns = rng.normal(0.0002, 0.01, n)
     weight = np.where(rng.random(n) < skill, returns > 0, returns <= 0).astype(float)
     return simulated(walk(returns), weight, **kwargs)
-
-
-def test_probabilistic_sharpe_equals_the_one_by_hand():
-    # Mean 0.005, SR 0.3873, skewness 0, kurtosis 1.64: Phi(0.3873 sqrt(3) / sqrt(1.024)).
-    assert probabilistic_sharpe(np.array([0.01, -0.01, 0.02, 0.0])) == pytest.approx(
-        0.746307, abs=1e-6
-    )
-    assert probabilistic_sharpe(np.full(10, 0.01)) is None
-
-
-@settings(deadline=None, max_examples=50)
-@given(st.lists(st.floats(-0.1, 0.1), min_size=3, max_size=30), st.floats(0.1, 10))
-def test_probabilistic_sharpe_is_a_probability_and_has_no_unit(returns, unit):
-    returns = np.array(returns)
-    if returns.std() > 1e-4:
-        value = probabilistic_sharpe(returns)
-        assert value is not None
-        assert 0.0 <= value <= 1.0
-        assert probabilistic_sharpe(returns * unit) == pytest.approx(value, abs=1e-9)
 
 
 def test_noise_is_graded_none_in_95_of_100_markets():
@@ -189,7 +170,11 @@ def test_sentences_carry_the_figures_and_caveats_what_is_known():
     backtest = with_edge(504)
     posterior = Posterior(sharpe_mean=1.0, sharpe_interval=(0.1, 2.0), p_positive=0.97)
     verdict = assess(
-        backtest, periods_per_year=DAYS, posterior=posterior, trials=30, survivors=True
+        backtest,
+        periods_per_year=DAYS,
+        posterior=posterior,
+        trials=Record(trials=40, tested=30, missing=3, sharpes=(0.1, -0.1, 0.0, 0.05)),
+        survivors=True,
     )
     said = " ".join(verdict.sentences)
     for figure in (
@@ -199,8 +184,32 @@ def test_sentences_carry_the_figures_and_caveats_what_is_known():
         f"{backtest.policy.metrics.costs:,.2f}",
         f"{backtest.policy.metrics.max_drawdown:.1%}",
         "97.0%",
+        "40 trainings on these data",
+        "30 uses of the test span; the folders of 3 are gone",
+        f"Deflated for them, the confidence is {verdict.figures['deflated_sharpe']:.3f}",
     ):
         assert figure in said
     warned = " ".join(verdict.caveats)
     assert "30 settings" in warned
     assert "survived" in warned
+
+
+def test_the_deflated_sharpe_ratio_falls_with_the_trials_that_were_tested():
+    backtest = with_edge(504, skill=0.56)
+    draws = np.random.default_rng(0).normal(0, 0.05, 49)
+    own = probabilistic_sharpe(backtest.policy.returns)
+    deflated = []
+    for others in (0, 9, 49):
+        sharpes = (sharpe_ratio(backtest.policy.returns), *draws[:others])
+        record = Record(trials=len(sharpes), tested=len(sharpes), missing=0, sharpes=sharpes)
+        figures = assess(backtest, periods_per_year=DAYS, replications=50, trials=record).figures
+        assert figures["trials"] == figures["test_span_used_times"] == others + 1
+        assert figures["probabilistic_sharpe"] == own
+        deflated.append(figures["deflated_sharpe"])
+    assert own == deflated[0] > deflated[1] > deflated[2]
+
+
+def test_without_an_index_of_trials_the_verdict_says_so():
+    verdict = assess(with_edge(504), periods_per_year=DAYS, replications=50)
+    assert verdict.figures["deflated_sharpe"] is verdict.figures["trials"] is None
+    assert any("TRADAX_TRIALS=off" in caveat for caveat in verdict.caveats)

@@ -336,19 +336,6 @@ def _finish(request: Request, task: Task, folder: Path, trained: training.Traine
         if task.log is not None:
             outcome["offline"] = log_facts(task, best[0])
         run_directory.write_json(folder / "summary.json", outcome)
-        for name, tested in outcome.get("symbols", {names[0]: outcome}).items():
-            figures = tested.get("strategies", {}).get("policy", {})
-            trial = {
-                "algorithm": request.algorithm,
-                "env": request.env,
-                "symbol": name,
-                "seed": request.seed,
-                "timesteps": request.total_timesteps,
-                "settings": run_directory.settings_hash(request.settings),
-                "data_sha256": task.bars.sha256 if task.bars is not None else None,
-                "sharpe": figures.get("sharpe"),
-            }
-            run_directory.add_trial(folder, trial)
     return Result(policies, rows, outcome, folder, trained.interrupted, fittest)
 
 

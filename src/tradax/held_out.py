@@ -1,17 +1,21 @@
 """The test on data that training never saw: figures, and a report for each policy."""
 
 import dataclasses
+import hashlib
 import importlib
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from tradax import discovery, run_directory
+import numpy as np
+
+from tradax import discovery, ledger, run_directory
 from tradax.config import section, to_dict
 from tradax.data import features, samples
-from tradax.evaluation.backtest import backtest, symbol_of
+from tradax.evaluation.backtest import Backtest, backtest, symbol_of
 from tradax.evaluation.posterior import sharpe_posterior
 from tradax.evaluation.scoring import evaluate
+from tradax.evaluation.sharpe import sharpe_ratio
 from tradax.evaluation.verdict import assess
 from tradax.hooks import read_rows
 from tradax.model_file import load_policy
@@ -35,11 +39,17 @@ def held_out_test(
 ) -> dict[str, Any]:
     """Walk the held-out span with every policy, and write one report a symbol or portfolio.
 
+    Every policy is a trial, which goes into the ledger; the index of trials also where `write` is
+    False.
+
     Returns: the summary: one symbol's, or `{"symbols": {name: summary}}`.
     """
     if not task.markets:
         (policy,) = policies.values()
         source = task.single_sources[0]
+        if write:
+            rows = read_rows(task.folders[0] / "metrics.jsonl")
+            ledger.add_trials(folder, [trial_of(request, task, rows, request.env)])
         if request.env in discovery.environments():
             assert isinstance(source, JaxSource)
             return {"strategies": _simulated(request, task, folder, policy, source, write)}
@@ -52,7 +62,7 @@ def held_out_test(
         policy = policies.get(symbol) or next(iter(policies.values()))
         several = len(task.markets) > 1
         symbol_folder = folder / run_directory.symbol_folder(symbol) if several else folder
-        report = _report(request, task, folder, policy, index, source)
+        report = _report(request, task, folder, policy, index, source, write)
         tested[symbol] = summary(report)
         if not write:
             continue
@@ -126,6 +136,7 @@ def _report(
     policy: NetworkPolicy,
     index: int,
     source: JaxSource,
+    write: bool,
 ) -> Report:
     """The policy on the symbol or portfolio of that index, against what it is compared with."""
     assert task.pipeline is not None
@@ -134,6 +145,9 @@ def _report(
     span = task.pipeline.splits.test
     env_module = discovery.module("envs", request.env)
     result = backtest(policy, env_module, source.env, source.params, markets, span, request.seed)
+    rows = read_rows(task.folders[index if task.members else 0] / "metrics.jsonl")
+    trial = trial_of(request, task, rows, result.symbol, result)
+    ledger.add_trials(folder if write else None, [trial], run=folder)
     posterior = None
     if not request.skip_posterior:
         posterior = sharpe_posterior(
@@ -148,9 +162,9 @@ def _report(
         periods_per_year=periods_per_year,
         posterior=posterior,
         seed=request.seed,
+        trials=ledger.record(trial, folder),
         survivors=any(name in samples.SAMPLES for name in task.bars.source.split(", ")),
     )
-    rows = read_rows(task.folders[index if task.members else 0] / "metrics.jsonl")
     return Report(
         title=f"{result.symbol}: {request.algorithm} on {request.env}",
         symbol=result.symbol,
@@ -164,6 +178,44 @@ def _report(
         run=_run_facts(request, folder, rows)
         | {"steps_per_second": rows[-1]["steps_per_second"] if rows else None},
     )
+
+
+def trial_of(
+    request: Request, task: Task, rows: list[Row], symbol: str, test: Backtest | None = None
+) -> ledger.Trial:
+    """What the ledger keeps of a policy; without figures of a test where it was not tested."""
+    scores = [row["validation_score"] for row in rows if "validation_score" in row]
+    asked = {k: v for k, v in vars(request).items() if k not in _NOT_LEARNED}
+    trial = ledger.Trial(
+        algorithm=request.algorithm,
+        env=request.env,
+        symbol=symbol,
+        seed=request.seed,
+        timesteps=request.total_timesteps,
+        settings=ledger.settings_hash(asked),
+        data_sha256=None if task.bars is None else task.bars.sha256,
+        validation_score=max(scores, default=None),
+    )
+    if test is None:
+        return trial
+    curve = test.policy
+    digest = hashlib.sha256(curve.timestamps.astype(np.int64).tobytes())
+    digest.update(curve.price.tobytes())
+    return dataclasses.replace(
+        trial,
+        test_sha256=digest.hexdigest(),
+        sharpe=curve.metrics.sharpe,
+        sharpe_per_bar=sharpe_ratio(np.nan_to_num(curve.returns)),
+        bars=len(curve.returns),
+        tested=True,
+    )
+
+
+# Named in a trial by themselves, or without influence on what is learned.
+_NOT_LEARNED = {
+    *("algorithm", "env", "data", "symbols", "seed", "total_timesteps"),
+    *("skip_posterior", "log_rows"),
+}
 
 
 def _run_facts(request: Request, folder: Path, rows: list[Row]) -> dict[str, Any]:

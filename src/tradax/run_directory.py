@@ -3,7 +3,7 @@
     config.yaml      everything that was asked for; enough to train the same again
     manifest.json    versions, seed, data hash, git commit where there is one
     metrics.jsonl    a row every so many updates        tensorboard/  the same
-    checkpoints/     to go on from                      trials.jsonl  every training on this folder
+    checkpoints/     to go on from                      trials.jsonl  every trial here (ledger.py)
     run.lock         held by the process that trains
     policy.zip       the best policy on validation      policy-last.zip  after the last update
     pipeline.json, normalizer*.safetensors|joblib       features and their normaliser
@@ -13,9 +13,7 @@ With several symbols and a policy each, every symbol has a folder of its own ins
 """
 
 import contextlib
-import hashlib
 import importlib.metadata
-import json
 import os
 import platform
 import socket
@@ -28,7 +26,7 @@ from typing import IO, Any
 import yaml
 
 from tradax.errors import ModelFileError, TradaxError
-from tradax.files import append, clear_errors, write_atomic, write_json
+from tradax.files import clear_errors, write_atomic, write_json
 from tradax.reading import check_version, json_value, read_bytes, yaml_value
 
 _FORMAT = 1
@@ -171,24 +169,9 @@ def versions() -> dict[str, str]:
     return found
 
 
-def add_trial(folder: Path, trial: dict[str, Any]) -> None:
-    """One line in `trials.jsonl` for everything that was ever trained here.
-
-    Once: a run that was killed in its test is tested again, and is still the same trial.
-    """
-    path, line = folder / "trials.jsonl", json.dumps(trial, allow_nan=False) + "\n"
-    if not path.exists() or line not in path.read_text(encoding="utf-8").splitlines(keepends=True):
-        append(path, line)
-
-
 def read_json(path: Path) -> Any:
     """Raises ModelFileError with the file's name."""
     return json_value(read_bytes(path), path)
-
-
-def settings_hash(settings: dict[str, Any]) -> str:
-    """Short name for a set of options."""
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _git_commit() -> str | None:

@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from tradax.errors import TradaxError
+
 ROUNDING = 2e-7
 """Net worth is a float32: returns that vary by less than this do not vary."""
 
@@ -86,6 +88,25 @@ def compute(
         trades=int(np.count_nonzero(turnover)),
         hit_rate=float((returns[invested] > 0).mean()) if invested.any() else None,
     )
+
+
+def finite_returns(values: np.ndarray, *, ndim: int = 1, least: int = 0) -> np.ndarray:
+    """The same as float64, checked.
+
+    Raises:
+        TradaxError: not `ndim` axes, fewer than `least` rows, or NaN or infinity among them.
+    """
+    values = np.asarray(values, np.float64)
+    if values.ndim != ndim:
+        raise TradaxError(f"an array with {ndim} axes is needed, and this has {values.ndim}")
+    if len(values) < least:
+        raise TradaxError(f"{len(values)} values are too few; at least {least} are needed")
+    if not np.isfinite(values).all():
+        raise TradaxError(
+            f"{np.count_nonzero(~np.isfinite(values))} of {values.size} values are NaN or "
+            "infinite; leave them out or put a number there"
+        )
+    return values
 
 
 def _longest_run(flags: np.ndarray) -> int:

@@ -7,13 +7,22 @@ from typing import Literal
 import numpy as np
 
 from tradax.evaluation.backtest import Backtest, Curve
-from tradax.evaluation.metrics import ROUNDING
+from tradax.evaluation.bootstrap import (
+    LEAST_BARS,
+    Performance,
+    block_length,
+    interval,
+    performance,
+    resample,
+    times_root_year,
+)
 from tradax.evaluation.posterior import Posterior
+from tradax.evaluation.sharpe import deflated_sharpe, minimum_track_record, probabilistic_sharpe
+from tradax.ledger import VARIABLE, Record
 
 Grade = Literal["none", "weak", "moderate", "strong"]
 Figure = float | list[float] | None
 
-LEAST_BARS = 60
 LEAST_TRADES = 10
 STRONG_YEARS = 3.0
 STRONG_PSR = 0.99
@@ -52,48 +61,33 @@ def assess(
     posterior: Posterior | None = None,
     seed: int = 0,
     replications: int = 2000,
-    trials: int | None = None,
+    trials: Record | None = None,
     survivors: bool = False,
 ) -> Verdict:
     """Judge the policy's net returns against buy-and-hold and cash.
 
     Args:
-        trials: settings and seeds that were tried before this one was chosen, if known.
+        trials: on the same data, this one among them, if known.
         survivors: the symbols were chosen with hindsight, as in the bundled samples.
     """
-    figures = _figures(backtest, periods_per_year, seed, replications)
+    figures = _figures(backtest, periods_per_year, trials, seed, replications)
     grade, headline = _grade(backtest, figures)
     return Verdict(
         grade=grade,
         headline=headline,
-        sentences=_sentences(backtest, figures, posterior),
+        sentences=_sentences(backtest, figures, posterior, trials),
         caveats=_caveats(backtest, figures, trials, survivors),
         rule=RULE,
         figures=figures,
     )
 
 
-def probabilistic_sharpe(returns: np.ndarray, threshold: float = 0.0) -> float | None:
-    """Confidence that the true Sharpe ratio is above `threshold`; both a bar, not a year.
-
-    PSR(SR*) = Phi[(SR - SR*) sqrt(T - 1) / sqrt(1 - g3 SR + (g4 - 1) / 4 SR^2)]
-
-    with skewness g3 and kurtosis g4 (Bailey and Lopez de Prado 2012, "The Sharpe ratio efficient
-    frontier"). None where the returns do not vary.
-    """
-    returns = np.asarray(returns, np.float64)
-    if len(returns) < 2 or returns.std(ddof=1) <= ROUNDING:
-        return None
-    standard = (returns - returns.mean()) / returns.std()
-    skewness, kurtosis = np.mean(standard**3), np.mean(standard**4)
-    sharpe = returns.mean() / returns.std(ddof=1)
-    variance = 1.0 - skewness * sharpe + (kurtosis - 1.0) / 4.0 * sharpe**2
-    z = (sharpe - threshold) * math.sqrt((len(returns) - 1) / max(variance, 1e-12))
-    return 0.5 * math.erfc(-z / math.sqrt(2.0))
-
-
 def _figures(
-    backtest: Backtest, periods_per_year: float, seed: int, replications: int
+    backtest: Backtest,
+    periods_per_year: float,
+    trials: Record | None,
+    seed: int,
+    replications: int,
 ) -> dict[str, Figure]:
     """Everything that the grade and the sentences say."""
     policy, hold = backtest.policy, backtest.baselines["buy_and_hold"]
@@ -115,58 +109,57 @@ def _figures(
         "trades": float(policy.metrics.trades),
         "tracking_error": float(columns[:, 0].std() * math.sqrt(periods_per_year)),
         "probabilistic_sharpe": probabilistic_sharpe(columns[:, 2]),
+        "minimum_track_record": minimum_track_record(columns[:, 2]),
+        **_of_trials(columns[:, 2], trials),
     }
-    block = _block_length(columns)
+    block = block_length(columns)
     estimates = _statistics(columns, periods_per_year)
-    resampled = _bootstrap(columns, periods_per_year, block, seed, replications)
+    resampled = resample(
+        lambda sample: _statistics(sample, periods_per_year),
+        columns,
+        block=block,
+        seed=seed,
+        replications=replications,
+    )
     figures["block_length"] = float(block)
     figures["replications"] = float(replications)
     for name, estimate, values in zip(_STATISTICS, estimates, resampled.T, strict=True):
-        values = values[np.isfinite(values)]
-        defined = bool(np.isfinite(estimate)) and len(values) > replications // 2
-        figures[name] = float(estimate) if defined else None
         for level in LEVELS.values():
-            tail = (100 - level) / 200
-            figures[f"{name}_interval_{level}"] = (
-                [float(q) for q in np.quantile(values, [tail, 1 - tail])]
-                if defined and n >= LEAST_BARS
-                else None
-            )
+            found = interval(estimate, values, level / 100, n)
+            figures[name] = None if found is None else found.estimate
+            ends = None if found is None or found.ends is None else list(found.ends)
+            figures[f"{name}_interval_{level}"] = ends
     return figures
 
 
-_STATISTICS = ("excess_over_buy_and_hold", "excess_over_cash", "sharpe", "sharpe_difference")
+def _of_trials(returns: np.ndarray, trials: Record | None) -> dict[str, Figure]:
+    """What the search for this policy leaves of its Sharpe ratio; None where it is not known."""
+    if trials is None:
+        return dict.fromkeys(
+            ("deflated_sharpe", "trials", "trials_missing", "test_span_used_times")
+        )
+    return {
+        "deflated_sharpe": deflated_sharpe(returns, np.array(trials.sharpes), trials.tested),
+        "trials": float(trials.trials),
+        "trials_missing": float(trials.missing),
+        "test_span_used_times": float(trials.tested),
+    }
+
+
+_STATISTICS = (
+    "excess_over_buy_and_hold",
+    "excess_over_cash",
+    "sharpe_difference",
+    *Performance._fields,
+)
 
 
 def _statistics(columns: np.ndarray, periods_per_year: float) -> np.ndarray:
     """`_STATISTICS` of one (re)sample [n, 4], a year each; not finite where not defined."""
-    mean = columns.mean(axis=0)
-    deviation = columns[:, 2:].std(axis=0, ddof=min(1, len(columns) - 1))
-    deviation = np.where(deviation > ROUNDING, deviation, np.nan)
-    sharpe = mean[2:] / deviation * math.sqrt(periods_per_year)
-    excess = mean[:2] * periods_per_year
-    return np.array([excess[0], excess[1], sharpe[0], sharpe[0] - sharpe[1]])
-
-
-def _bootstrap(
-    columns: np.ndarray, periods_per_year: float, block: int, seed: int, replications: int
-) -> np.ndarray:
-    """Whole bars are drawn, so that what happened together stays together. [replications, 4]."""
-    from arch.bootstrap import StationaryBootstrap
-
-    bootstrap = StationaryBootstrap(block, columns, seed=seed)
-    return bootstrap.apply(lambda sample: _statistics(sample, periods_per_year), replications)
-
-
-def _block_length(columns: np.ndarray) -> int:
-    """The longest of the columns' optimal mean lengths (Patton, Politis and White 2009)."""
-    from arch.bootstrap import optimal_block_length
-
-    varying = columns[:, columns.std(axis=0) > ROUNDING]
-    if len(columns) < LEAST_BARS or varying.shape[1] == 0:
-        return 1
-    lengths = np.asarray(optimal_block_length(varying)["stationary"])
-    return math.ceil(min(np.nanmax(lengths, initial=1.0), len(columns) / 4))
+    excess = columns[:, :2].mean(axis=0) * periods_per_year
+    policy = performance(columns[:, 2], periods_per_year)
+    hold = times_root_year(columns[:, 3], periods_per_year)
+    return np.array([*excess, policy.sharpe - hold, *policy])
 
 
 def _log_returns(curve: Curve) -> np.ndarray:
@@ -234,7 +227,10 @@ def _is_buy_and_hold(backtest: Backtest, figures: dict[str, Figure]) -> bool:
 
 
 def _sentences(
-    backtest: Backtest, figures: dict[str, Figure], posterior: Posterior | None
+    backtest: Backtest,
+    figures: dict[str, Figure],
+    posterior: Posterior | None,
+    trials: Record | None,
 ) -> tuple[str, ...]:
     policy, gross = backtest.policy.metrics, backtest.gross.metrics
     others = backtest.baselines
@@ -267,6 +263,7 @@ def _sentences(
             f"probabilistic Sharpe ratio is {_number(figures['probabilistic_sharpe']):.3f}: the "
             "confidence that the true one is above 0, had nothing else been tried."
         )
+        sentences += _search(figures, trials)
     sentences.append(
         f"Trading on {_bars(policy.trades)} cost {policy.costs:,.2f}, or "
         f"{policy.costs / start:,.1%} of the initial {start:,.2f}; without costs the same orders "
@@ -283,6 +280,27 @@ def _sentences(
             f"{posterior.p_positive:.1%}."
         )
     return tuple(sentences)
+
+
+def _search(figures: dict[str, Figure], trials: Record | None) -> list[str]:
+    """One sentence on what else was tried, or none where it is not known."""
+    if trials is None:
+        return []
+    gone = f"; the folders of {trials.missing:,} are gone" if trials.missing else ""
+    sentence = (
+        f"The index of trials counts {_times(trials.trials, 'training')} on these data, this one "
+        f"included, and {_times(trials.tested, 'use')} of the test span{gone}"
+    )
+    if isinstance(figures["deflated_sharpe"], float) and trials.tested > 1:
+        sentence += (
+            f". Deflated for them, the confidence is {figures['deflated_sharpe']:.3f} that the "
+            "true Sharpe ratio is above 0"
+        )
+    return [f"{sentence}."]
+
+
+def _times(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 _WORDS = {"random": "random actions", "mean_variance": "mean-variance"}
@@ -311,7 +329,7 @@ def _comparison(figures: dict[str, Figure], other: str, words: str) -> list[str]
 
 
 def _caveats(
-    backtest: Backtest, figures: dict[str, Figure], trials: int | None, survivors: bool
+    backtest: Backtest, figures: dict[str, Figure], trials: Record | None, survivors: bool
 ) -> tuple[str, ...]:
     policy = backtest.policy.metrics
     caveats = []
@@ -327,13 +345,15 @@ def _caveats(
     )
     if trials is None:
         caveats.append(
-            "How many settings and seeds were tried before this one is not accounted for. The best "
-            "of many looks good by chance, and intervals are too narrow for it."
+            "How many settings and seeds were tried before this one is not accounted for, as the "
+            f"index of trials is turned off ({VARIABLE}=off) or cannot be read. The best of many "
+            "looks good by chance, and intervals are too narrow for it."
         )
-    elif trials > 1:
+    elif trials.tested > 1:
         caveats.append(
-            f"{trials:,} settings or seeds were tried. If this one was chosen among them by its "
-            "test result, the intervals are too narrow: the best of many looks good by chance."
+            f"{trials.tested:,} settings or seeds were tested on this span. If this one was chosen "
+            "among them by its test result, the intervals are too narrow (the deflated Sharpe "
+            "ratio allows for it): the best of many looks good by chance."
         )
     if _number(figures["years"]) < 1.0:
         caveats.append("The span is shorter than a year, so it shows one kind of market at most.")
@@ -359,7 +379,7 @@ def _caveats(
 
 
 def _bars(count: int) -> str:
-    return f"{count:,} bar{'' if count == 1 else 's'}"
+    return _times(count, "bar")
 
 
 def _range(interval: Figure, form: str) -> str:
