@@ -1,6 +1,5 @@
 """Many runs in one program: each is the run that it would be alone."""
 
-import json
 import os
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from tradax import updates
 from tradax.cli import main
 from tradax.errors import ConfigError, ModelFileError, TradaxError
 from tradax.evaluation.scoring import evaluate
+from tradax.ledger import of_folder
 from tradax.sweeps import experiment, grid, members, results, table
 from tradax.sweeps.extract import extract
 
@@ -75,10 +75,19 @@ def test_a_member_is_the_run_that_it_would_be_alone(done, tmp_path):
 
 def test_every_member_is_a_trial_once(done):
     swept, _ = done
-    trials = [json.loads(line) for line in (swept.run_dir / "trials.jsonl").open()]
-    assert [trial["member"] for trial in trials] == list(range(8))
-    assert len({(t["symbol"], t["seed"], t["settings"]) for t in trials}) == 8
-    assert all(trial["data_sha256"] == trials[0]["data_sha256"] for trial in trials)
+    trials = of_folder(swept.run_dir)
+    assert len(trials) == len({trial.id for trial in trials}) == 8
+    scores = [member["validation_score"] for member in swept.members]
+    assert [trial.validation_score for trial in trials] == scores
+    # The winner's test is no trial of its own.
+    for symbol, line in table.winners(swept.table).items():
+        (tested,) = of_folder(swept.run_dir / "best" / symbol)
+        assert tested.tested
+        assert tested.id == trials[line.best].id
+        assert tested.validation_score == scores[line.best]
+    lines = (swept.run_dir / "members.csv").read_text().splitlines()
+    assert len(lines) == 9
+    assert lines[8].startswith("7,GBM2,1,learning_rate 0.01,")
 
 
 def test_the_best_on_validation_is_tested(done):

@@ -42,7 +42,7 @@ class ExtractOptions:
     sweep: tyro.conf.Positional[str]
     """A folder that `tradax sweep` wrote."""
     member: tyro.conf.Positional[int]
-    """Its number in table.csv or trials.jsonl."""
+    """Its number in members.csv."""
     out: str | None = None
     """The new folder; the sweep's runs/NUMBER by default."""
     skip_posterior: bool = False

@@ -212,8 +212,6 @@ def _train(
 ) -> int:
     """All waves that are not done. Returns: the signal that stopped it, or 0."""
     one = request.request(request.settings[0])
-    data = layout.tasks[0].bars
-    sha256 = None if data is None else data.sha256
     display = Display(one.total_timesteps * len(layout.waves)) if progress else None
     try:
         for place, wave in enumerate(layout.waves):
@@ -232,7 +230,7 @@ def _train(
             if stopped:
                 return stopped
             results.write_results(folder, wave.number, found)
-            results.write_trials(folder, request, sha256)
+            results.write_trials(folder, request, layout)
     finally:
         if display is not None:
             display.close()
@@ -244,6 +242,7 @@ def _finish(
 ) -> SweepResult:
     """Choose on validation, and test what was chosen."""
     lines = table.lines(found)
+    write_atomic(folder / "members.csv", results.members_csv(found, request.settings))
     write_atomic(folder / "table.csv", table.csv(lines, request.settings))
     tested: dict[str, Any] = {}
     for symbol, line in table.winners(lines).items():

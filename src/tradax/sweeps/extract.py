@@ -38,7 +38,7 @@ def extract(
     if number not in results:
         raise TradaxError(
             f"{folder} has no finished member {number}; it has {len(results)}, from 0 on, and "
-            "their figures are in trials.jsonl"
+            "members.csv lists them"
         )
     result = results[number]
     own = folder / "members" / f"{number:05d}"

@@ -8,18 +8,20 @@ best/SYMBOL/     run directory of the member that was best on validation, tested
 summary.json     the table and the tests
 """
 
-import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from tradax import run_directory
 from tradax.config import checked
 from tradax.errors import ModelFileError
 from tradax.files import write_atomic, write_json
+from tradax.held_out import trial_of
+from tradax.ledger import add_trials
+from tradax.preparation import Task
 from tradax.reading import check_version, yaml_value
-from tradax.sweeps.members import SweepRequest
+from tradax.sweeps.grid import Setting, words
+from tradax.sweeps.members import Layout, SweepRequest
 from tradax.sweeps.wave import Result
 
 _FORMAT = 1
@@ -67,33 +69,50 @@ def read_results(folder: Path) -> list[Result]:
     return sorted(results, key=lambda result: result["number"])
 
 
-def write_trials(folder: Path, request: SweepRequest, data_sha256: str | None) -> None:
-    """`trials.jsonl` with every member that is done, each once, however often it was tried."""
-    lines = []
+def write_trials(folder: Path, request: SweepRequest, layout: Layout) -> None:
+    """Every member that is done into `trials.jsonl` and the user's index, each once."""
+    own: dict[tuple[int, str], Task] = {}
+    trials = []
     for result in read_results(folder):
-        setting = request.settings[result["setting"]]
-        one = request.request(setting, result["seed"])
-        trial = {
-            "algorithm": one.algorithm,
-            "env": one.env,
-            "symbol": result["symbol"],
-            "seed": one.seed,
-            "timesteps": one.total_timesteps,
-            "settings": run_directory.settings_hash(one.settings),
-            "data_sha256": data_sha256,
+        number, symbol = result["setting"], result["symbol"]
+        one = request.request(request.settings[number], result["seed"])
+        if (number, symbol) not in own:
+            own[number, symbol] = _alone(layout.tasks[number], symbol)
+        score = result["validation_score"]
+        rows = [] if score is None else [{"validation_score": score}]
+        trials.append(trial_of(one, own[number, symbol], rows, symbol))
+    add_trials(folder, trials)
+
+
+def _alone(task: Task, symbol: str) -> Task:
+    """With the bars that a run of this symbol would have had, so that it is the same trial."""
+    if task.bars is None or symbol not in task.bars.symbols:
+        return task
+    return task._replace(bars=task.bars.select([symbol]))
+
+
+def members_csv(results: Sequence[Result], settings: Sequence[Setting]) -> str:
+    """A line a member: what it is, and what validation said."""
+    import io
+
+    import polars as pl
+
+    rows = [
+        {
             "member": result["number"],
+            "symbol": result["symbol"],
+            "seed": result["seed"],
+            "setting": words(settings[result["setting"]]),
             "validation_score": result["validation_score"],
             "validation_sharpe": result["validation_sharpe"],
             "failed": result["failed"],
         }
-        lines.append(json.dumps(trial, allow_nan=False) + "\n")
-    write_atomic(folder / "trials.jsonl", "".join(lines))
+        for result in results
+    ]
+    text = io.StringIO()
+    pl.DataFrame(rows, infer_schema_length=None).write_csv(text)
+    return text.getvalue()
 
 
 def _file(folder: Path, wave: int) -> Path:
     return folder / "waves" / f"{wave:04d}.json"
-
-
-def summary_of(folder: Path) -> dict[str, Any]:
-    """What `summary.json` says."""
-    return run_directory.read_json(folder / "summary.json")
