@@ -75,21 +75,21 @@ def planned(
         )
     if not tried.ranges:
         raise ConfigError("a population needs at least one range (ranges, --range)")
-    ranges = {}
-    for (section, option), searched in tried.ranges.items():
-        if section != request.algorithm or searched.kind == "int":
-            raise ConfigError(f"{section}.{option} has a range, and {_ONLY}; use --random for it")
-        ranges[option] = [searched.low, searched.high]
-        for end in ranges[option]:  # explored settings come to lie on them
-            own = request.settings.get(section, {}) | {option: end}
-            changed = replace(request, settings=request.settings | {section: own})
-            changed.options_of(discovery.module("algorithms", request.algorithm))
-    return Population(
+    population = Population(
         every=max(1, request.total_timesteps // 20) if every is None else every,
         truncation=float(truncation),
         perturbation=float(perturbation),
-        ranges=ranges,
+        ranges={option: [r.low, r.high] for (_, option), r in tried.ranges.items()},
     )
+    for (section, option), searched in tried.ranges.items():
+        if section != request.algorithm or searched.kind == "int":
+            raise ConfigError(f"{section}.{option} has a range, and {_ONLY}; use --random for it")
+        for end in (searched.low, searched.high):  # explored settings come to lie on them
+            own = request.settings.get(section, {}) | {option: end}
+            changed = replace(request, settings=request.settings | {section: own})
+            config = changed.options_of(discovery.module("algorithms", request.algorithm))
+            _check(population, config, options=[option])
+    return population
 
 
 def population_of(request: SweepRequest, algorithm: Algorithm) -> Population:
@@ -99,28 +99,34 @@ def population_of(request: SweepRequest, algorithm: Algorithm) -> Population:
         ConfigError: a value is out of its bounds, or does not fit the algorithm.
     """
     population = checked(Population, request.population or {}, "population")
-    if not 0 < population.truncation <= 0.5:
-        raise ConfigError(
-            f"truncation is {population.truncation}; it must be above 0 and at most 0.5"
-        )
-    if not population.perturbation > 1:
-        raise ConfigError(f"perturbation is {population.perturbation}; it must be above 1")
+    _check(population, algorithm.config, options=list(population.ranges))
     total = request.run["total_timesteps"]
-    if population.every < 1:
-        raise ConfigError(f"population_every is {population.every}; it must be at least 1")
     if _updates(population, algorithm) >= training.updates_needed(algorithm, total):
         raise ConfigError(
             f"population_every is {population.every}, in whole updates of "
             f"{algorithm.steps_per_update}; the run of {total} steps would end before the first "
             "round"
         )
-    leaves = {path[0].name for path, _ in jax.tree_util.tree_leaves_with_path(algorithm.config)}
-    for option, ends in population.ranges.items():
+    return population
+
+
+def _check(population: Population, config: Any, options: Sequence[str]) -> None:
+    if population.every < 1:
+        raise ConfigError(f"population_every is {population.every}; it must be at least 1")
+    if not 0 < population.truncation <= 0.5:
+        raise ConfigError(
+            f"truncation is {population.truncation}; it must be above 0 and at most 0.5"
+        )
+    if not population.perturbation > 1:
+        raise ConfigError(f"perturbation is {population.perturbation}; it must be above 1")
+    leaves = {path[0].name for path, _ in jax.tree_util.tree_leaves_with_path(config)}
+    for option in options:
         if option not in leaves:
             raise ConfigError(f"{option} decides on the program, and {_ONLY}; use --random for it")
-        if len(ends) != 2:
-            raise ConfigError(f"population: the range of {option} is {ends}; give two numbers")
-    return population
+        if len(population.ranges[option]) != 2:
+            raise ConfigError(
+                f"the range of {option} is {population.ranges[option]}; give two ends"
+            )
 
 
 def parents(scores: np.ndarray, truncation: float, generator: np.random.Generator) -> np.ndarray:
