@@ -1,6 +1,6 @@
 """Two stocks, three learning rates, four seeds: 24 runs as one program.
 
-    python examples/sweep.py
+python examples/sweep.py
 """
 
 import tempfile

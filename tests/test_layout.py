@@ -94,6 +94,7 @@ ORDER = [
     "options",
     "sweeps.grid",
     "sweeps.members",
+    "sweeps.population",
     "sweeps.wave",
     "sweeps.results",
     "sweeps.table",

@@ -63,6 +63,9 @@ class Progress(NamedTuple):
     best_score: jax.Array
     """Validation score of `best_policy`; -inf before the first evaluation."""
     last_score: jax.Array
+    """-inf where the policy's numbers were not finite."""
+    config: Any = None
+    """The algorithm's `Config` as it is now, where `adapt` changes it; else None."""
 
 
 class Trained(NamedTuple):
@@ -98,6 +101,8 @@ def train(
     resume: Progress | None = None,
     mesh: Mesh | None = None,
     strict: bool = True,
+    adapt: Callable[[Progress], Progress] | None = None,
+    adapt_every: int = 1,
 ) -> Trained:
     """Train until `total_timesteps` environment steps were taken, rounded up to whole updates.
 
@@ -112,6 +117,8 @@ def train(
             (`tradax.parallel`); the result is that of one device, to float tolerance.
         strict: False lets members go on when another's numbers are not finite; that one keeps its
             best policy, logs no more, and is named in `Trained.failed`.
+        adapt: what members have learned, and `Progress.config`, may be changed by this after every
+            `adapt_every` updates but the last, each time after an evaluation (`sweeps.population`).
 
     Raises:
         ConfigError: the algorithm does not split its work, or members do not divide by devices.
@@ -130,6 +137,8 @@ def train(
             for hook in hooks:
                 hook.on_note(note)
         progress = start(algorithm, source.outline, key, axes=axes)
+        if adapt is not None:
+            progress = progress._replace(config=jax.tree.map(jnp.copy, algorithm.config))
     else:
         progress = jax.tree.map(jnp.copy, resume)  # chunks overwrite theirs
     if not source.jittable:
@@ -138,16 +147,17 @@ def train(
             for hook in hooks:
                 hook.on_note(host_updates.RESUMED)
         progress = progress._replace(state=host_updates.begin(algorithm, source, state))
-    ours, theirs = algorithm, source
+    theirs = source
     if mesh is not None:
         check_mesh(algorithm, mesh, members)
         if members is None:
             theirs = replace(source, axis=parallel.AXIS)
         else:
-            ours = parallel.share_out(algorithm, mesh)
             theirs = (parallel.spread if shared_source else parallel.share_out)(source, mesh)
+    ours = _as_it_is(algorithm, progress, mesh, members)
     log_every = max(1, total_updates // max(log_rows, 1))
     evaluate_every = max(1, total_updates // max(evaluations, 1)) if evaluate else total_updates
+    adapt_every = adapt_every if adapt else total_updates
     steps_per_update = algorithm.steps_per_update * (members or 1)
 
     rows: list[list[Row]] = [[] for _ in range(members or 1)]
@@ -166,6 +176,7 @@ def train(
             milestone = min(
                 _next_multiple(update, log_every),
                 _next_multiple(update, evaluate_every),
+                _next_multiple(update, adapt_every),
                 total_updates,
             )
             n = min(length, milestone - update)
@@ -197,7 +208,8 @@ def train(
                         failed[member] = f"update {update}: {culprit(_of(member, sums))}"
 
             scores = None
-            if evaluate and (update % evaluate_every == 0 or update == total_updates):
+            adapts = adapt is not None and update % adapt_every == 0 and update < total_updates
+            if evaluate and (adapts or update % evaluate_every == 0 or update == total_updates):
                 progress = _evaluated(algorithm, progress, evaluate, axes)
                 scores = np.atleast_1d(np.asarray(progress.last_score))
             if update % log_every == 0 or update == total_updates:
@@ -219,6 +231,10 @@ def train(
                     for hook in hooks:
                         hook.on_row(row, member)
                 progress = progress._replace(sums=jax.tree.map(jnp.zeros_like, progress.sums))
+            if adapt and adapts:
+                progress = adapt(progress)
+                ours = _as_it_is(algorithm, progress, mesh, members)
+                failed.clear()  # whoever was not mended is found again
             for hook in hooks:
                 if update < total_updates:
                     hook.on_save(progress, False)
@@ -253,12 +269,14 @@ def blank(
     members: int | None,
     *,
     shared_source: bool = False,
+    adapts: bool = False,
 ) -> Progress:
     """Progress of the shapes that these arguments of `train` lead to, for loading a saved one."""
     check_memory(algorithm.memory() * (members or 1))
     algorithm = with_arrays(algorithm, updates_needed(algorithm, total_timesteps), members)
     axes = None if members is None else (0, None if shared_source else 0, 0)
-    return start(algorithm, source.outline, key, axes=axes)
+    progress = start(algorithm, source.outline, key, axes=axes)
+    return progress._replace(config=algorithm.config) if adapts else progress
 
 
 @eqx.filter_jit
@@ -273,6 +291,15 @@ def start(algorithm: Algorithm, source: Source, key: jax.Array, *, axes: tuple |
         return Progress(state, Sums(*zeros), algorithm.policy(state.learner), score, score)
 
     return updates.abreast(start_one, axes)(algorithm, source, key)
+
+
+def _as_it_is(
+    algorithm: Algorithm, progress: Progress, mesh: Mesh | None, members: int | None
+) -> Algorithm:
+    """With the settings that hold now, on the devices that train its members."""
+    if progress.config is not None:
+        algorithm = eqx.tree_at(lambda a: a.config, algorithm, progress.config)
+    return algorithm if mesh is None or members is None else parallel.share_out(algorithm, mesh)
 
 
 def check_mesh(algorithm: Algorithm, mesh: Mesh, members: int | None) -> None:
@@ -324,8 +351,8 @@ def with_arrays(algorithm: Algorithm, total_updates: int, members: int | None) -
 def _evaluated(algorithm, progress: Progress, evaluate, axes) -> Progress:
     """Keep the policy if it is the best so far on validation."""
     policy = _policy_of(algorithm, progress.state.learner, axes)
-    score = jnp.asarray(evaluate(policy))
-    better = (score > progress.best_score) & _sound(policy, axes)
+    score = jnp.where(_sound(policy, axes), jnp.asarray(evaluate(policy)), -jnp.inf)
+    better = score > progress.best_score
 
     def choose(new, old):
         return jnp.where(better.reshape(better.shape + (1,) * (new.ndim - better.ndim)), new, old)

@@ -22,10 +22,20 @@ class SweepOptions(LearnOptions):
     """Values to try, each combination: ppo.learning-rate=1e-4,3e-4,1e-3 trading.commission-bps=1,5
     Sizes of layers are written 64x64."""
     range: tuple[str, ...] = ()
-    """What --random draws from: ppo.learning-rate=log:1e-5:1e-2 ppo.gamma=0.9:0.999
+    """What --random and --population draw from: ppo.learning-rate=log:1e-5:1e-2 ppo.gamma=0.9:0.999
     ppo.n-steps=int:32:256"""
     random: int | None = None
     """So many random settings, from --range, and from the lists of --grid."""
+    population: int | None = None
+    """Population-based training: so many members of each symbol and seed start from settings drawn
+    from --range, numbers of type float of the algorithm, and learn from each other."""
+    population_every: int | None = None
+    """Steps of a member between two rounds, in which the worst copy the best and change their
+    settings; by default a twentieth of the run."""
+    truncation: float = 0.2
+    """Share of a population that copies in a round, and of those that are copied; at least one."""
+    perturbation: float = 1.25
+    """Who has copied multiplies each setting of --range by this, or divides by it."""
     devices: int | None = None
     """Share the members between so many; by default all, and on a CPU one simulated device a
     core."""
@@ -75,6 +85,10 @@ def sweep(options: SweepOptions, settings: dict[str, dict[str, Any]], command: s
         done = experiment.sweep(
             **asked,
             settings=settings,
+            population=options.population,
+            population_every=options.population_every,
+            truncation=options.truncation,
+            perturbation=options.perturbation,
             seeds=options.seeds,
             devices=options.devices or len(jax.local_devices()),
             wave_members=options.wave_members,

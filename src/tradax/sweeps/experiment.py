@@ -19,6 +19,7 @@ from tradax.sweeps import grid as grids
 from tradax.sweeps import results, table
 from tradax.sweeps.extract import extract
 from tradax.sweeps.members import Layout, SweepRequest, lay_out, peak, size_words
+from tradax.sweeps.population import Population, planned, population_of
 from tradax.sweeps.wave import Result, train_wave
 
 _SHARE_OF_MEMORY = 0.8
@@ -33,8 +34,10 @@ class SweepResult:
     members: list[Result]
     """A member each: number, symbol, seed, setting, validation score and Sharpe ratio."""
     table: list[table.Line]
-    """A line a symbol and setting, the best setting of each symbol first."""
+    """A line a symbol and setting, the best setting of each symbol first; of populations a line a
+    symbol, over the best member of each."""
     settings: list[grids.Setting]
+    """What lines point to."""
     tested: dict[str, Any]
     """Symbol -> summary of the test of its best member."""
     interrupted: int
@@ -50,6 +53,10 @@ def sweep(
     grid: Mapping[str, Sequence[Any]] | None = None,
     ranges: Mapping[str, Any] | None = None,
     random: int | None = None,
+    population: int | None = None,
+    population_every: int | None = None,
+    truncation: float = 0.2,
+    perturbation: float = 1.25,
     symbols: list[str] | None = None,
     signals: list[str] | None = None,
     total_timesteps: int = 1_000_000,
@@ -82,6 +89,11 @@ def sweep(
         grid: "ppo.learning_rate" -> values; every combination is tried.
         ranges: "ppo.learning_rate" -> "log:1e-5:1e-2"; see `tradax.sweeps.grid.space`.
         random: so many settings drawn from `ranges`, and from the lists of `grid`.
+        population: population-based training: so many members of each symbol and seed start from
+            settings drawn from `ranges`, and learn from each other.
+        population_every: environment steps of a member between their rounds, a twentieth of the
+            run by default. In each the worst `truncation` of a population, at least one, copy
+            random ones of the best, and multiply or divide each setting by `perturbation`.
         devices: share the members between so many.
         wave_members: members of a wave at most; by default as many as fit into memory.
         resume: a sweep's folder to go on with; everything else is then as it was.
@@ -117,18 +129,36 @@ def sweep(
             log_rows=log_rows,
             settings=settings,
         )
+        plan = None
+        if population is not None:
+            if random is not None:
+                raise ConfigError("a population draws its own settings; leave out random, --random")
+            plan = planned(
+                run,
+                tried,
+                population,
+                every=population_every,
+                truncation=truncation,
+                perturbation=perturbation,
+            )
+        elif population_every is not None:
+            raise ConfigError("population_every needs a population (population, --population)")
+        drawn = random if population is None else population
         request = SweepRequest(
             run={name: value for name, value in vars(run).items() if name != "seed"},
             seeds=_seeds(seeds),
-            settings=grids.grid(tried) if random is None else grids.draws(tried, random, 0),
+            settings=grids.grid(tried) if drawn is None else grids.draws(tried, drawn, 0),
             devices=devices,
             wave_members=wave_members,
+            population=None if plan is None else vars(plan),
         )
     _check(request)
     free = free_memory()
     layout = lay_out(
         request, frame=frame, free=None if free is None else int(_SHARE_OF_MEMORY * free)
     )
+    if request.population is not None:
+        population_of(request, layout.algorithms[0])
     first = request.request(request.settings[0])
     if folder is not None:
         resuming.check_world(first, layout.tasks[0], folder)
@@ -155,9 +185,11 @@ def announcement(request: SweepRequest, layout: Layout, free: int | None) -> str
     programs = 1 + max(wave.program for wave in layout.waves)
     most = max(wave.bytes for wave in layout.waves)
     room = "" if free is None else f"; {size_words(free)} are free"
+    tried = len(request.settings)
+    each = _count(tried, "setting") if request.population is None else f"a population of {tried}"
     return (
         f"{_count(len(symbols), 'symbol')} x {_count(len(request.seeds), 'seed')} x "
-        f"{_count(len(request.settings), 'setting')}: {_count(len(layout.members), 'run')} of "
+        f"{each}: {_count(len(layout.members), 'run')} of "
         f"{one.total_timesteps:,} steps, in {_count(len(layout.waves), 'wave')} and "
         f"{_count(programs, 'compiled program')}; a wave holds {size_words(most)}, with "
         f"the program about {size_words(peak(most))} in all{room}"
@@ -241,9 +273,13 @@ def _finish(
     request: SweepRequest, folder: Path, found: list[Result], skip_posterior: bool
 ) -> SweepResult:
     """Choose on validation, and test what was chosen."""
+    settings = request.settings
     lines = table.lines(found)
     write_atomic(folder / "members.csv", results.members_csv(found, request.settings))
-    write_atomic(folder / "table.csv", table.csv(lines, request.settings))
+    if request.population is not None:
+        settings = [Population(**request.population).searched]
+        lines = table.lines(table.best_of_populations(found))
+    write_atomic(folder / "table.csv", table.csv(lines, settings))
     tested: dict[str, Any] = {}
     for symbol, line in table.winners(lines).items():
         own = folder / "best" / run_directory.symbol_folder(symbol)
@@ -262,8 +298,8 @@ def _finish(
         {
             "members": len(found),
             "failed": sum(result["failed"] is not None for result in found),
-            "table": [table.as_dict(line, request.settings[line.setting]) for line in lines],
+            "table": [table.as_dict(line, settings[line.setting]) for line in lines],
             "tested": tested,
         },
     )
-    return SweepResult(folder, found, lines, request.settings, tested, 0)
+    return SweepResult(folder, found, lines, settings, tested, 0)

@@ -14,7 +14,7 @@ from tradax.sweeps.members import SweepRequest
 from tradax.sweeps.results import read_results, read_sweep
 from tradax.sweeps.wave import Result
 
-_COPIED = ("policy.zip", "policy-last.zip", "metrics.jsonl")
+_COPIED = ("policy.zip", "policy-last.zip", "metrics.jsonl", "settings.jsonl")
 
 
 def extract(

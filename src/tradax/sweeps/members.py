@@ -34,6 +34,9 @@ class SweepRequest:
     """Devices that share the members of a wave."""
     wave_members: int | None = None
     """Members of a wave at most; None: as many as fit into memory."""
+    population: dict[str, Any] | None = None
+    """How members of one symbol and seed learn from each other (`population.Population`); they
+    start from `settings`. None: not at all."""
 
     def request(self, setting: Setting, seed: int = 0) -> Request:
         """The request of the runs with this setting."""
@@ -173,26 +176,42 @@ def _waves(layout: Layout, request: SweepRequest, free: int | None) -> list[Wave
                 grouped.append([])
             of_setting[member.setting] = shapes.index(shape)
         grouped[of_setting[member.setting]].append(member)
+    together = 1  # members that must be in one wave
+    if request.population is not None:
+        together = len(request.settings)
+        order = list(dict.fromkeys((member.symbol, member.seed) for member in layout.members))
+        for members in grouped:
+            members.sort(key=lambda member: order.index((member.symbol, member.seed)))
     waves: list[Wave] = []
     for program, members in enumerate(grouped):
         each, fixed = needs(*single(layout, members[0]), devices=request.devices)
-        most = request.wave_members or len(members)
+        fewest = _multiple(together, request.devices)
+        most = request.wave_members or _multiple(len(members), request.devices)
+        if together > 1 and most < fewest:
+            raise ConfigError(
+                f"wave_members is {most}; a population of {together} trains in one wave, which on "
+                f"{request.devices} devices takes {fewest}"
+            )
         if free is not None:
             most = min(most, (free - fixed) // each)
         most -= most % request.devices
-        if most < 1:
+        if most < fewest:
             raise ConfigError(
-                f"{request.devices} members at once need "
-                f"{size_words(fixed + each * request.devices)}, and {size_words(free or 0)} are "
-                "free; lower num_envs, n_steps, replay_size or devices"
+                f"{fewest} members at once need {size_words(fixed + each * fewest)}, and "
+                f"{size_words(free or 0)} are free; lower num_envs, n_steps, replay_size or devices"
             )
-        count = -(-len(members) // most)
-        size = -(-len(members) // count)
-        size += -size % request.devices
-        for start in range(0, len(members), size):
-            part = members[start : start + size]
+        count = -(-len(members) // (most - most % together))
+        size = _multiple(_multiple(-(-len(members) // count), together), request.devices)
+        held = size - size % together
+        for start in range(0, len(members), held):
+            part = members[start : start + held]
             waves.append(Wave(len(waves), program, part, size, fixed + each * size))
     return waves
+
+
+def _multiple(number: int, of: int) -> int:
+    """The least that is not below `number`."""
+    return number + -number % of
 
 
 def _shape(pair: tuple[Algorithm, JaxSource]) -> Any:

@@ -1,7 +1,7 @@
 """A sweep's folder: what was asked, what each wave found, every member as a trial.
 
 sweep.yaml       everything that was asked for       manifest.json  versions, data hash
-members/00017/   policy.zip, policy-last.zip, metrics.jsonl
+members/00017/   policy.zip, policy-last.zip, metrics.jsonl; of a population settings.jsonl
 waves/0003.json  results of a wave that is done      waves/0003/    its checkpoints until then
 trials.jsonl     every member                        table.csv      a line a symbol and setting
 best/SYMBOL/     run directory of the member that was best on validation, tested

@@ -38,6 +38,16 @@ def lines(results: Sequence[Result], *, seed: int = 0) -> list[Line]:
     return sorted(found, key=lambda line: (order.index(line.symbol), -line.score))
 
 
+def best_of_populations(results: Sequence[Result]) -> list[Result]:
+    """Of each symbol and seed the member with the best validation score, all as one setting."""
+    best: dict[tuple[str, int], Result] = {}
+    for result in results:
+        other = best.setdefault((result["symbol"], result["seed"]), result)
+        if _score(result) > _score(other):
+            best[result["symbol"], result["seed"]] = result
+    return [result | {"setting": 0} for result in best.values()]
+
+
 def winners(table: Sequence[Line]) -> dict[str, Line]:
     """Symbol -> the line with the best score; symbols of which every member failed are not in."""
     found: dict[str, Line] = {}
@@ -95,8 +105,7 @@ def csv(table: Sequence[Line], settings: Sequence[Setting]) -> str:
 
 
 def _line(symbol: str, setting: int, members: list[Result], seed: int) -> Line:
-    given = [member["validation_score"] for member in members]
-    scores = np.array([-np.inf if score is None else score for score in given])
+    scores = np.array([_score(member) for member in members])
     draws = np.random.default_rng(seed).integers(len(scores), size=(_RESAMPLES, len(scores)))
     with np.errstate(invalid="ignore"):
         means = trim_mean(scores[draws], 0.25, axis=1)
@@ -105,12 +114,18 @@ def _line(symbol: str, setting: int, members: list[Result], seed: int) -> Line:
         symbol,
         setting,
         len(members),
-        sum(score is None for score in given),
+        sum(member["validation_score"] is None for member in members),
         float(trim_mean(scores, 0.25)),
         float(low),
         float(high),
         members[int(np.argmax(scores))]["number"],
     )
+
+
+def _score(result: Result) -> float:
+    """On validation; a member that failed has the worst there is."""
+    score = result["validation_score"]
+    return -np.inf if score is None else score
 
 
 def _test_words(summary: dict[str, Any] | None) -> str:

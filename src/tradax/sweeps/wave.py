@@ -22,6 +22,7 @@ from tradax.preparation import Request, Task
 from tradax.protocols import Policy
 from tradax.rollout import JaxSource
 from tradax.sweeps.members import Layout, Member, SweepRequest, Wave, stacked
+from tradax.sweeps.population import Rounds, keys_of, population_of
 from tradax.training import Hook, Row
 
 Result = dict[str, Any]
@@ -36,7 +37,8 @@ def train_wave(
     checkpoint_seconds: float = 60.0,
     hooks: Sequence[Hook] = (),
 ) -> tuple[list[Result], int]:
-    """Train the wave, or go on with it; leaves policies and metrics in `folder/members`.
+    """Train the wave, or go on with it; leaves policies and metrics in `folder/members`, and where
+    there are populations `settings.jsonl` with the settings of each member over time.
 
     Returns: a result a member, and the signal that stopped it (then there are no results).
 
@@ -54,12 +56,32 @@ def train_wave(
     saved = None
     if has_checkpoint(checkpoints):
         like = training.blank(
-            algorithm, source, keys, one.total_timesteps, wave.size, shared_source=shared
+            algorithm,
+            source,
+            keys,
+            one.total_timesteps,
+            wave.size,
+            shared_source=shared,
+            adapts=request.population is not None,
         )
         saved = load_checkpoint(checkpoints, like)
     update = 0 if saved is None else int(jnp.max(saved.state.update))
     rows = [member_folder(folder, member) / "metrics.jsonl" for member in wave.members]
+    metrics = MetricsFile(rows, keep_until_update=update)
     judge = Judge(one, task, source, keys, shared, mesh)
+    rounds = None
+    if request.population is not None:
+        keys = keys_of(wave.members, keys)
+        kept = [path.with_name("settings.jsonl") for path in rows]
+        rounds = Rounds(
+            population_of(request, algorithm),
+            wave.members,
+            algorithm,
+            MetricsFile(kept, keep_until_update=update),
+        )
+        if not update:
+            rounds.note(algorithm.config, 0)
+        rows += kept
     with contextlib.ExitStack() as stack:
         keeper = Checkpoints(
             checkpoints, seconds=checkpoint_seconds, at_best=False, begun=saved, beside=rows
@@ -75,10 +97,12 @@ def train_wave(
             evaluate=judge.scores,
             evaluations=one.evaluations,
             log_rows=one.log_rows,
-            hooks=[_First(MetricsFile(rows, keep_until_update=update), len(rows)), keeper, *hooks],
+            hooks=[_First(metrics, len(wave.members)), keeper, *hooks],
             resume=saved,
             mesh=mesh,
             strict=False,
+            adapt=rounds,
+            adapt_every=1 if rounds is None else rounds.every,
         )
     if trained.interrupted:
         return [], trained.interrupted
