@@ -2,8 +2,9 @@
 
 One environment, one gradient step a step, batches of 256, equal networks; medians of alternating
 runs, compilation and warm-up not counted. Eight seeds are shared out between a simulated device a
-core, as `tradax sweep` does it. TD3 of tradax takes its two gradient steps after two steps. The share is that of the measured peak of a 1024 x 1024 matrix product, counting the products
-of the networks alone.
+core, as `tradax sweep` does it. TD3 of tradax takes its two gradient steps after two steps. The
+share is that of the measured peak of a 1024 x 1024 matrix product, counting the products of the
+networks alone.
 """
 
 import contextlib
