@@ -21,12 +21,11 @@ import numpy as np
 from tradax import discovery, training
 from tradax.config import checked
 from tradax.errors import ConfigError
-from tradax.hooks import MetricsFile
 from tradax.preparation import Request
 from tradax.protocols import Algorithm
 from tradax.sweeps.grid import Setting, Space
 from tradax.sweeps.members import Member, SweepRequest
-from tradax.training import Progress
+from tradax.training import Hook, Progress
 
 _LEAST = 4
 _ONLY = "population-based training changes numbers of type float only, of the algorithm"
@@ -159,7 +158,7 @@ class Rounds:
 
     Args:
         members: of the wave, without those that only fill it up.
-        files: a `settings.jsonl` a member.
+        files: a `settings.jsonl` a member, or a `Hook` that writes nothing.
     """
 
     def __init__(
@@ -167,7 +166,7 @@ class Rounds:
         population: Population,
         members: Sequence[Member],
         algorithm: Algorithm,
-        files: MetricsFile,
+        files: Hook,
     ):
         self.every = _updates(population, algorithm)
         self._population, self._members, self._files = population, members, files

@@ -22,7 +22,7 @@ from tradax.preparation import Task
 from tradax.reading import check_version, yaml_value
 from tradax.sweeps.grid import Setting, words
 from tradax.sweeps.members import Layout, SweepRequest
-from tradax.sweeps.wave import Result
+from tradax.sweeps.wave import Result, checkpoints_of
 
 _FORMAT = 1
 
@@ -50,7 +50,7 @@ def read_sweep(folder: Path) -> SweepRequest:
 def write_results(folder: Path, wave: int, results: Sequence[Result]) -> None:
     """Say that a wave is done; its checkpoints are no longer needed."""
     write_json(_file(folder, wave), {"format": _FORMAT, "members": list(results)})
-    shutil.rmtree(folder / "waves" / f"{wave:04d}", ignore_errors=True)
+    shutil.rmtree(checkpoints_of(folder, wave), ignore_errors=True)
 
 
 def is_done(folder: Path, wave: int) -> bool:

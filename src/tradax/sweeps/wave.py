@@ -1,6 +1,7 @@
 """One wave: members trained side by side in one compiled program, and what each leaves behind."""
 
 import contextlib
+import functools
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -32,13 +33,17 @@ def train_wave(
     request: SweepRequest,
     layout: Layout,
     wave: Wave,
-    folder: Path,
+    folder: Path | None,
     *,
     checkpoint_seconds: float = 60.0,
     hooks: Sequence[Hook] = (),
 ) -> tuple[list[Result], int]:
     """Train the wave, or go on with it; leaves policies and metrics in `folder/members`, and where
     there are populations `settings.jsonl` with the settings of each member over time.
+
+    Args:
+        folder: the sweep's. Of several processes the first one writes; the others read where to go
+            on, and need none for a sweep that begins.
 
     Returns: a result a member, and the signal that stopped it (then there are no results).
 
@@ -49,13 +54,13 @@ def train_wave(
     setting = wave.members[0].setting
     one, task = request.request(request.settings[setting]), layout.tasks[setting]
     mesh = parallel.device_mesh(request.devices) if request.devices > 1 else None
-    if mesh is not None:
-        source = source if shared else parallel.share_out(source, mesh)
-    checkpoints = folder / "waves" / f"{wave.number:04d}"
-    clean_up(checkpoints)
-    saved = None
-    if has_checkpoint(checkpoints):
-        like = training.blank(
+    judge = Judge(one, task, source, keys, shared, mesh)
+    if mesh is not None and jax.process_count() == 1:
+        source = judge.source  # no second copy
+    saved, rounds = None, None
+    if folder is not None:
+        like = functools.partial(
+            training.blank,
             algorithm,
             source,
             keys,
@@ -64,29 +69,33 @@ def train_wave(
             shared_source=shared,
             adapts=request.population is not None,
         )
-        saved = load_checkpoint(checkpoints, like)
+        saved = _saved(checkpoints_of(folder, wave.number), like)
     update = 0 if saved is None else int(jnp.max(saved.state.update))
-    rows = [member_folder(folder, member) / "metrics.jsonl" for member in wave.members]
-    metrics = MetricsFile(rows, keep_until_update=update)
-    judge = Judge(one, task, source, keys, shared, mesh)
-    rounds = None
-    if request.population is not None:
-        keys = keys_of(wave.members, keys)
-        kept = [path.with_name("settings.jsonl") for path in rows]
-        rounds = Rounds(
-            population_of(request, algorithm),
-            wave.members,
-            algorithm,
-            MetricsFile(kept, keep_until_update=update),
-        )
-        if not update:
-            rounds.note(algorithm.config, 0)
-        rows += kept
     with contextlib.ExitStack() as stack:
-        keeper = Checkpoints(
-            checkpoints, seconds=checkpoint_seconds, at_best=False, begun=saved, beside=rows
-        )
-        stack.callback(keeper.close)
+        metrics, settings = Hook(), Hook()
+        writers = list(hooks)
+        if folder is not None and parallel.is_first():
+            rows = [member_folder(folder, member) / "metrics.jsonl" for member in wave.members]
+            metrics = MetricsFile(rows, keep_until_update=update)
+            if request.population is not None:
+                kept = [path.with_name("settings.jsonl") for path in rows]
+                settings = MetricsFile(kept, keep_until_update=update)
+                rows += kept
+            keeper = Checkpoints(
+                checkpoints_of(folder, wave.number),
+                seconds=checkpoint_seconds,
+                at_best=False,
+                begun=saved,
+                beside=rows,
+            )
+            stack.callback(keeper.close)
+            writers = [_First(metrics, len(wave.members)), keeper, *writers]
+        if request.population is not None:
+            keys = keys_of(wave.members, keys)
+            population = population_of(request, algorithm)
+            rounds = Rounds(population, wave.members, algorithm, settings)
+            if not update:
+                rounds.note(algorithm.config, 0)
         trained = training.train(
             algorithm,
             source,
@@ -97,7 +106,7 @@ def train_wave(
             evaluate=judge.scores,
             evaluations=one.evaluations,
             log_rows=one.log_rows,
-            hooks=[_First(metrics, len(wave.members)), keeper, *hooks],
+            hooks=writers,
             resume=saved,
             mesh=mesh,
             strict=False,
@@ -106,16 +115,32 @@ def train_wave(
         )
     if trained.interrupted:
         return [], trained.interrupted
+    return _results(one, wave, trained, judge.sharpes(trained.best_policy), folder), 0
+
+
+def _saved(checkpoints: Path, like: Callable[[], training.Progress]) -> training.Progress | None:
+    """Where the wave was stopped, if it had begun."""
+    if parallel.is_first():
+        clean_up(checkpoints)
+    return load_checkpoint(checkpoints, like()) if has_checkpoint(checkpoints) else None
+
+
+def _results(
+    one: Request,
+    wave: Wave,
+    trained: training.Trained,
+    sharpes: Sequence[float | None],
+    folder: Path | None,
+) -> list[Result]:
+    """A result a member; the first process writes the policies."""
     last, best = (jax.tree.map(np.asarray, p) for p in (trained.policy, trained.best_policy))
-    sharpes = judge.sharpes(trained.best_policy)
     results = []
     for place, member in enumerate(wave.members):
-        own = member_folder(folder, member)
         metadata = {"algorithm": one.algorithm, "env": one.env, "symbol": member.symbol}
         for name, policies in (("policy-last.zip", last), ("policy.zip", best)):
             policy = jax.tree.map(lambda x, i=place: x[i], policies)
-            if _is_finite(policy):
-                save_policy(policy, own / name, metadata)
+            if folder is not None and parallel.is_first() and _is_finite(policy):
+                save_policy(policy, member_folder(folder, member) / name, metadata)
         score = float(trained.best_score[place])
         results.append(
             member._asdict()
@@ -126,7 +151,12 @@ def train_wave(
                 "steps_per_second": round(trained.steps_per_second / wave.size),
             }
         )
-    return results, 0
+    return results
+
+
+def checkpoints_of(folder: Path, wave: int) -> Path:
+    """Where a wave is saved until it is done."""
+    return folder / "waves" / f"{wave:04d}"
 
 
 def member_folder(folder: Path, member: Member) -> Path:
@@ -145,7 +175,9 @@ class Judge:
         shared: bool,
         mesh: Mesh | None,
     ):
-        self._source, self._keys, self._shared, self._mesh = source, keys, shared, mesh
+        self.source, self._keys, self._shared, self._mesh = source, keys, shared, mesh
+        if mesh is not None:
+            self.source = (parallel.spread if shared else parallel.share_out)(source, mesh)
         self._over_span, self._span, self._per_year = None, None, None
         if task.pipeline is not None:
             self._over_span = discovery.module("envs", request.env).over_span
@@ -154,31 +186,13 @@ class Judge:
 
     def scores(self, policies: Policy) -> jax.Array:
         """Each member's, as a run of its own would have it."""
-        return _judged(
-            self._source,
-            policies,
-            self._keys,
-            measure=_score,
-            over_span=self._over_span,
-            span=self._span,
-            shared=self._shared,
-            mesh=self._mesh,
-        )
+        return self._ask(_score, policies)
 
     def sharpes(self, policies: Policy) -> list[float | None]:
         """Annualised, of each member; None where there is none, or the market is simulated."""
         if self._per_year is None:
             return [None] * len(self._keys)
-        worth = _judged(
-            self._source,
-            policies,
-            self._keys,
-            measure=_net_worth,
-            over_span=self._over_span,
-            span=self._span,
-            shared=self._shared,
-            mesh=self._mesh,
-        )
+        worth = self._ask(_net_worth, policies)
         worth = np.asarray(worth, np.float64)
         returns = worth[:, 1:] / worth[:, :-1] - 1.0
         mean, deviation = returns.mean(axis=1), returns.std(axis=1, ddof=1)
@@ -187,6 +201,21 @@ class Judge:
             float(m / d * scale) if d > ROUNDING and math.isfinite(m) else None
             for m, d in zip(mean, deviation, strict=True)
         ]
+
+    def _ask(self, measure: Callable, policies: Policy) -> jax.Array:
+        given = (policies, self._keys)
+        if self._mesh is not None:
+            given = parallel.share_out(given, self._mesh)
+        found = _judged(
+            self.source,
+            *given,
+            measure=measure,
+            over_span=self._over_span,
+            span=self._span,
+            shared=self._shared,
+            mesh=self._mesh,
+        )
+        return parallel.together(found)
 
 
 @eqx.filter_jit
