@@ -139,7 +139,7 @@ def _train(arguments: list[str]) -> int:
 
     device.use(options.device, simulated=options.devices)
     device.keep_compiled_programs()
-    _join(options)
+    options.join()
     from tradax import resuming, signals
     from tradax.experiment import train
 
@@ -168,18 +168,6 @@ def _train(arguments: list[str]) -> int:
     print_summary(result.summary)
     print(_where(result.run_dir, result.summary))
     return 0
-
-
-def _join(options: TrainOptions) -> None:
-    given = (options.coordinator, options.process_id, options.processes)
-    if options.distributed:
-        from tradax import parallel
-
-        parallel.join(*given)
-    elif any(value is not None for value in given):
-        raise TradaxError(
-            "--coordinator, --process-id and --processes belong to --distributed; add it"
-        )
 
 
 def _sweep(arguments: list[str]) -> int:

@@ -5,6 +5,8 @@ from typing import Any, Literal
 
 import tyro
 
+from tradax.errors import TradaxError
+
 _TEST_RUN_TIMESTEPS = 20_000
 
 
@@ -49,8 +51,34 @@ class LearnOptions:
     checkpoint_seconds: float = 60.0
     """Save at least so often what --resume needs, in the background; besides at the end, and of a
     single training at each best evaluation."""
+    distributed: bool = False
+    """Be one process of a job on several machines: the same command on each. Who is who comes from
+    SLURM, from TRADAX_COORDINATOR, TRADAX_PROCESSES and JOB_COMPLETION_INDEX, or from the next
+    three options."""
+    coordinator: str | None = None
+    """HOST:PORT of the first process."""
+    process_id: int | None = None
+    """Which process this is, from 0."""
+    processes: int | None = None
+    """How many there are."""
     debug: bool = False
     """Show tracebacks."""
+
+    def join(self) -> None:
+        """Become a process of the job, where it is one; before anything is computed.
+
+        Raises:
+            TradaxError: options of a job without one, or the others are not found.
+        """
+        given = (self.coordinator, self.process_id, self.processes)
+        if self.distributed:
+            from tradax import parallel
+
+            parallel.join(*given)
+        elif any(value is not None for value in given):
+            raise TradaxError(
+                "--coordinator, --process-id and --processes belong to --distributed; add it"
+            )
 
     def common(self) -> dict[str, Any]:
         """These options as `tradax.train` takes them."""
@@ -87,16 +115,6 @@ class TrainOptions(LearnOptions):
     devices: int | None = None
     """Share each update between so many devices: a search's population, a policy gradient's
     environments and gradients. The result is that of one device. On a CPU they are simulated."""
-    distributed: bool = False
-    """Be one process of a job on several machines: the same command on each. Who is who comes from
-    SLURM, from TRADAX_COORDINATOR, TRADAX_PROCESSES and JOB_COMPLETION_INDEX, or from the next
-    three options."""
-    coordinator: str | None = None
-    """HOST:PORT of the first process."""
-    process_id: int | None = None
-    """Which process this is, from 0."""
-    processes: int | None = None
-    """How many there are."""
     resume: str | None = None
     """Go on with an interrupted run's folder, to the result that it would have had. Its own options
     count; only --timesteps may be given, and grow."""
