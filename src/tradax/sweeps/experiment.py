@@ -1,8 +1,11 @@
 """A sweep from end to end: waves, the choice on validation, one test of what was chosen."""
 
+import contextlib
 import shutil
+import sys
+import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +16,14 @@ from tradax.errors import ConfigError, TradaxError
 from tradax.experiment import named, plain_data
 from tradax.files import remove_leftovers, renamed, write_atomic
 from tradax.hooks import Display
-from tradax.preparation import Request, saved_frame
+from tradax.preparation import Request, Task, saved_frame
 from tradax.replay import free_memory
 from tradax.sweeps import grid as grids
-from tradax.sweeps import results, table
+from tradax.sweeps import optuna_search, ray_cluster, ray_tasks, results, table
 from tradax.sweeps.extract import extract
-from tradax.sweeps.members import Layout, SweepRequest, lay_out, size_words
+from tradax.sweeps.members import Layout, SweepRequest, Wave, lay_out, size_words, symbols_of
+from tradax.sweeps.optuna_search import Search
+from tradax.sweeps.ray_cluster import Cluster
 from tradax.sweeps.wave import Result, train_wave
 
 _SHARE_OF_MEMORY = 0.8
@@ -63,6 +68,10 @@ def sweep(
     log_rows: int = 20,
     devices: int = 1,
     wave_members: int | None = None,
+    ray: str | None = None,
+    optuna: str | None = None,
+    optuna_study: str | None = None,
+    optuna_batch: int = 16,
     skip_posterior: bool = False,
     out: Path | str | None = None,
     resume: Path | str | None = None,
@@ -83,7 +92,13 @@ def sweep(
         ranges: "ppo.learning_rate" -> "log:1e-5:1e-2"; see `tradax.sweeps.grid.space`.
         random: so many settings drawn from `ranges`, and from the lists of `grid`.
         devices: share the members between so many.
-        wave_members: members of a wave at most; by default as many as fit into memory.
+        wave_members: members of a wave at most; by default as many as fit into memory, and with
+            `ray` so few that all of the cluster is busy.
+        ray: waves are tasks of a ray cluster: "auto", "local" or an address; `devices` are those
+            of a wave. See docs/cluster.md.
+        optuna: address of a storage; `random` settings are proposed by Optuna, `optuna_batch` at a
+            time, and what each was worth is told to the study `optuna_study` (by default, one of
+            this sweep's own).
         resume: a sweep's folder to go on with; everything else is then as it was.
 
     Raises:
@@ -93,6 +108,10 @@ def sweep(
         raise ConfigError(f"checkpoint_seconds is {checkpoint_seconds}; it must be at least 0")
     frame = None if data is None or isinstance(data, str | list | tuple | Path) else data
     folder = None if resume is None else Path(resume)
+    if ray is not None:
+        ray_cluster.check_installed()
+    if optuna is not None:
+        optuna_search.check_installed()
     if folder is not None:
         request = results.read_sweep(folder)
         frame = saved_frame(request.request({}), folder)
@@ -102,6 +121,12 @@ def sweep(
         if not preprocessing:
             settings = settings | {"features": settings.get("features", {}) | {"indicators": False}}
         tried = grids.space(algorithm, env, grid, ranges)
+        if optuna is not None:
+            first_settings = _before_optuna(tried, random, optuna_batch)
+        else:
+            if optuna_study is not None:
+                raise ConfigError("optuna_study names a study of optuna's (optuna, --optuna)")
+            first_settings = grids.grid(tried) if random is None else grids.draws(tried, random, 0)
         run = Request(
             algorithm=algorithm,
             env=env,
@@ -120,32 +145,104 @@ def sweep(
         request = SweepRequest(
             run={name: value for name, value in vars(run).items() if name != "seed"},
             seeds=_seeds(seeds),
-            settings=grids.grid(tried) if random is None else grids.draws(tried, random, 0),
+            settings=first_settings,
             devices=devices,
             wave_members=wave_members,
+            memory=_room(free_memory()) if ray is None else None,
+            batch=None if optuna is None else optuna_batch,
         )
-    _check(request)
-    free = free_memory()
-    layout = lay_out(
-        request, frame=frame, free=None if free is None else int(_SHARE_OF_MEMORY * free)
-    )
-    first = request.request(request.settings[0])
+    _check(request, ray)
+    prepared: dict[str, Task] = {}
+
+    def planned(request: SweepRequest) -> Layout:
+        return lay_out(request, frame=frame, free=request.memory, prepared=prepared)
+
+    def fits(setting: grids.Setting) -> None:
+        planned(replace(request, settings=[setting]))
+
+    layout = planned(request)
+    first = request.request({})
     if folder is not None:
         resuming.check_world(first, layout.tasks[0], folder)
-    else:
-        name = f"{run_directory.symbol_folder(first.env)}-{first.algorithm}-sweep"
-        folder = run_directory.create(out, name)
-    with run_directory.locked(folder):
-        remove_leftovers(folder)
+    free = free_memory()
+    with contextlib.ExitStack() as stack:
+        cluster = None
+        if ray is not None:
+            cluster = stack.enter_context(ray_cluster.joined(ray, request.devices))
+            free = ray_cluster.memory(cluster)
+            if folder is None:
+                request = _for_cluster(request, layout, cluster, free, random)
+                layout = planned(request)
+        if (most := max(wave.bytes for wave in layout.waves)) > (free or most):
+            raise ConfigError(
+                f"waves of this sweep take {size_words(most)}, and {size_words(free or 0)} are "
+                "free; make room, or begin another sweep"
+            )
+        if folder is None:
+            name = f"{run_directory.symbol_folder(first.env)}-{first.algorithm}-sweep"
+            folder = run_directory.create(out, name)
+        stack.enter_context(run_directory.locked(folder))
+        if cluster is not None:
+            ray_cluster.check_folder(cluster, folder)
         if resume is None:
+            search = None
+            if optuna is not None:
+                study = optuna_study or f"{folder.name}-{optuna_search.token()}"
+                search = Search(
+                    optuna, study, int(random or 0), choices=grid or {}, ranges=ranges or {}
+                )
+                asked = search.ask(replace(request, settings=[]), fits)
+                assert asked is not None
+                request, layout = asked, planned(asked)
             _begin(folder, request, layout, frame, command)
+        else:
+            remove_leftovers(folder)
+            search = None if request.search is None else Search.of(request, optuna)
+            if search is not None and (lost := search.abandon()):
+                warnings.warn(f"{_count(lost, 'trial')} had no settings yet; failed", stacklevel=2)
         if progress:
             print(announcement(request, layout, free), flush=True)
-        stopped = _train(request, layout, folder, checkpoint_seconds, progress)
-        found = results.read_results(folder)
-        if stopped:
-            return SweepResult(folder, found, [], request.settings, {}, stopped)
+        while True:
+            if progress and search is not None:
+                print(search.words(request), flush=True)
+            stopped = _train(request, layout, folder, cluster, checkpoint_seconds, progress)
+            found = results.read_results(folder)
+            if search is not None:
+                search.tell([] if stopped else found)
+            if stopped:
+                return SweepResult(folder, found, [], request.settings, {}, stopped)
+            asked = None if search is None else search.ask(request, fits)
+            if asked is None:
+                break
+            request, layout = asked, planned(asked)
+            results.write_sweep(folder, request)
         return _finish(request, folder, found, skip_posterior)
+
+
+def _room(free: int | None) -> int | None:
+    return None if free is None else int(_SHARE_OF_MEMORY * free)
+
+
+def _before_optuna(tried: grids.Space, random: int | None, batch: int) -> list[grids.Setting]:
+    """Settings that show whether those that it may propose can be trained."""
+    if random is None or random < 1:
+        raise ConfigError(f"random is {random}; say how many settings optuna tries (--random 64)")
+    if batch < 1:
+        raise ConfigError(f"optuna_batch is {batch}; it must be at least 1")
+    return optuna_search.corners(tried)
+
+
+def _for_cluster(
+    request: SweepRequest, layout: Layout, cluster: Cluster, free: int | None, random: int | None
+) -> SweepRequest:
+    """Waves that every node has room for, and at least as many of them as are trained at once."""
+    settings = len(request.settings)
+    if request.batch is not None:
+        settings = min(request.batch, random or request.batch)
+    symbols = len(symbols_of(layout.tasks[0], request.run["env"]))
+    members = settings * symbols * len(request.seeds)
+    most = max(-(-members // cluster.slots), request.devices)
+    return replace(request, memory=_room(free), wave_members=request.wave_members or most)
 
 
 def announcement(request: SweepRequest, layout: Layout, free: int | None) -> str:
@@ -176,8 +273,8 @@ def _seeds(seeds: int | Sequence[int]) -> list[int]:
     return given
 
 
-def _check(request: SweepRequest) -> None:
-    if request.devices < 1 or request.devices > len(jax.devices()):
+def _check(request: SweepRequest, ray: str | None) -> None:
+    if request.devices < 1 or (ray is None and request.devices > len(jax.devices())):
         raise ConfigError(
             f"devices is {request.devices}, and there are {len(jax.devices())} "
             f"({jax.devices()[0].platform})"
@@ -205,17 +302,36 @@ def _begin(
 
 
 def _train(
-    request: SweepRequest, layout: Layout, folder: Path, checkpoint_seconds: float, progress: bool
+    request: SweepRequest,
+    layout: Layout,
+    folder: Path,
+    cluster: Cluster | None,
+    checkpoint_seconds: float,
+    progress: bool,
 ) -> int:
     """All waves that are not done. Returns: the signal that stopped it, or 0."""
-    one = request.request(request.settings[0])
     data = layout.tasks[0].bars
     sha256 = None if data is None else data.sha256
-    display = Display(one.total_timesteps * len(layout.waves)) if progress else None
+
+    def keep(wave: Wave, found: list[Result]) -> None:
+        results.write_results(folder, wave.number, found)
+        results.write_trials(folder, request, sha256)
+
+    waves = [wave for wave in layout.waves if not results.is_done(folder, wave.number)]
+    if cluster is not None:
+        return ray_tasks.train_waves(
+            cluster,
+            layout,
+            waves,
+            folder,
+            checkpoint_seconds=checkpoint_seconds,
+            keep=keep,
+            say=(lambda line: print(line, file=sys.stderr, flush=True)) if progress else _note,
+        )
+    one = request.request({})
+    display = Display(one.total_timesteps * len(waves)) if progress and waves else None
     try:
-        for place, wave in enumerate(layout.waves):
-            if results.is_done(folder, wave.number):
-                continue
+        for place, wave in enumerate(waves):
             if display is not None:
                 display.begin(place * one.total_timesteps)
             found, stopped = train_wave(
@@ -228,12 +344,15 @@ def _train(
             )
             if stopped:
                 return stopped
-            results.write_results(folder, wave.number, found)
-            results.write_trials(folder, request, sha256)
+            keep(wave, found)
     finally:
         if display is not None:
             display.close()
     return 0
+
+
+def _note(line: str) -> None:
+    """Nothing is shown."""
 
 
 def _finish(

@@ -32,6 +32,13 @@ class SweepRequest:
     """Devices that share the members of a wave."""
     wave_members: int | None = None
     """Members of a wave at most; None: as many as fit into memory."""
+    memory: int | None = None
+    """Bytes that a wave may take; None where nothing told. Waves follow from what stands here
+    alone, so that they are the same on every machine and after a stop."""
+    batch: int | None = None
+    """Settings that are tried at a time, and share no wave with others; None: all."""
+    search: dict[str, Any] | None = None
+    """What `optuna_search` goes on from, where it adds settings."""
 
     def request(self, setting: Setting, seed: int = 0) -> Request:
         """The request of the runs with this setting."""
@@ -78,18 +85,25 @@ class Layout(NamedTuple):
     """One a setting."""
 
 
-def lay_out(request: SweepRequest, *, frame: Any = None, free: int | None = None) -> Layout:
+def lay_out(
+    request: SweepRequest,
+    *,
+    frame: Any = None,
+    free: int | None = None,
+    prepared: dict[str, Task] | None = None,
+) -> Layout:
     """Check everything and plan the waves; compiles nothing.
 
     Args:
         frame: bars or a data frame, where the request's data is "frame".
         free: bytes that waves may take; None where nothing tells.
+        prepared: tasks of earlier layouts of the same data; those of this one are added.
 
     Raises:
         ConfigError: a value is out of its bounds, the environment is stepped on the host, or not
             even one member a device fits into memory.
     """
-    prepared: dict[str, Task] = {}
+    prepared = {} if prepared is None else prepared
     tasks, algorithms = [], []
     for setting in request.settings:
         one = request.request(setting)
@@ -161,18 +175,19 @@ def _all_same(sources: Sequence[JaxSource]) -> bool:
 def _waves(layout: Layout, request: SweepRequest, free: int | None) -> list[Wave]:
     """Members of one shape together, in as few waves of equal size as memory allows."""
     shapes: list[Any] = []
-    grouped: list[list[Member]] = []
     of_setting: dict[int, int] = {}
+    grouped: dict[tuple[int, int], list[Member]] = {}
     for member in layout.members:
         if member.setting not in of_setting:
             shape = _shape(single(layout, member))
             if shape not in shapes:
                 shapes.append(shape)
-                grouped.append([])
             of_setting[member.setting] = shapes.index(shape)
-        grouped[of_setting[member.setting]].append(member)
+        batch = member.setting // request.batch if request.batch else 0
+        grouped.setdefault((batch, of_setting[member.setting]), []).append(member)
     waves: list[Wave] = []
-    for program, members in enumerate(grouped):
+    programs: list[tuple[int, int]] = []
+    for (_, shape), members in grouped.items():
         each, fixed = needs(*single(layout, members[0]), devices=request.devices)
         most = request.wave_members or len(members)
         if free is not None:
@@ -187,6 +202,9 @@ def _waves(layout: Layout, request: SweepRequest, free: int | None) -> list[Wave
         count = -(-len(members) // most)
         size = -(-len(members) // count)
         size += -size % request.devices
+        if (shape, size) not in programs:
+            programs.append((shape, size))
+        program = programs.index((shape, size))
         for start in range(0, len(members), size):
             part = members[start : start + size]
             waves.append(Wave(len(waves), program, part, size, fixed + each * size))

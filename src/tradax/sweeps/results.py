@@ -48,7 +48,12 @@ def read_sweep(folder: Path) -> SweepRequest:
 def write_results(folder: Path, wave: int, results: Sequence[Result]) -> None:
     """Say that a wave is done; its checkpoints are no longer needed."""
     write_json(_file(folder, wave), {"format": _FORMAT, "members": list(results)})
-    shutil.rmtree(folder / "waves" / f"{wave:04d}", ignore_errors=True)
+    shutil.rmtree(checkpoints(folder, wave), ignore_errors=True)
+
+
+def checkpoints(folder: Path, wave: int) -> Path:
+    """Where a wave is saved until it is done."""
+    return folder / "waves" / f"{wave:04d}"
 
 
 def is_done(folder: Path, wave: int) -> bool:

@@ -38,6 +38,11 @@ def lines(results: Sequence[Result], *, seed: int = 0) -> list[Line]:
     return sorted(found, key=lambda line: (order.index(line.symbol), -line.score))
 
 
+def interquartile_mean(scores: Sequence[float | None]) -> float:
+    """Of validation scores; None, of a member that failed, counts as the worst there is."""
+    return float(trim_mean(_numbers(scores), 0.25))
+
+
 def winners(table: Sequence[Line]) -> dict[str, Line]:
     """Symbol -> the line with the best score; symbols of which every member failed are not in."""
     found: dict[str, Line] = {}
@@ -96,7 +101,7 @@ def csv(table: Sequence[Line], settings: Sequence[Setting]) -> str:
 
 def _line(symbol: str, setting: int, members: list[Result], seed: int) -> Line:
     given = [member["validation_score"] for member in members]
-    scores = np.array([-np.inf if score is None else score for score in given])
+    scores = _numbers(given)
     draws = np.random.default_rng(seed).integers(len(scores), size=(_RESAMPLES, len(scores)))
     with np.errstate(invalid="ignore"):
         means = trim_mean(scores[draws], 0.25, axis=1)
@@ -106,11 +111,15 @@ def _line(symbol: str, setting: int, members: list[Result], seed: int) -> Line:
         setting,
         len(members),
         sum(score is None for score in given),
-        float(trim_mean(scores, 0.25)),
+        interquartile_mean(given),
         float(low),
         float(high),
         members[int(np.argmax(scores))]["number"],
     )
+
+
+def _numbers(scores: Sequence[float | None]) -> np.ndarray:
+    return np.array([-np.inf if score is None else score for score in scores])
 
 
 def _test_words(summary: dict[str, Any] | None) -> str:

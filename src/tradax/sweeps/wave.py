@@ -39,9 +39,6 @@ def train_wave(
     """Train the wave, or go on with it; leaves policies and metrics in `folder/members`.
 
     Returns: a result a member, and the signal that stopped it (then there are no results).
-
-    Raises:
-        TrainingError: the numbers of all members became NaN or infinite.
     """
     algorithm, source, shared, keys = stacked(layout, wave)
     setting = wave.members[0].setting
