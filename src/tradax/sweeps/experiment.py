@@ -178,28 +178,31 @@ def sweep(
                 f"waves of this sweep take {size_words(most)}, and {size_words(free or 0)} are "
                 "free; make room, or begin another sweep"
             )
+        if resume is None and optuna is not None:
+            study = optuna_study or f"{first.env}-{first.algorithm}-{optuna_search.token()}"
+            search = Search(optuna, study, random or 0, choices=grid or {}, ranges=ranges or {})
+        else:
+            search = Search.of(request, optuna)
         if folder is None:
             name = f"{run_directory.symbol_folder(first.env)}-{first.algorithm}-sweep"
             folder = run_directory.create(out, name)
-        stack.enter_context(run_directory.locked(folder))
         if cluster is not None:
             ray_cluster.check_folder(cluster, folder)
+        stack.enter_context(run_directory.locked(folder))
         if resume is None:
-            search = None
-            if optuna is not None:
-                study = optuna_study or f"{folder.name}-{optuna_search.token()}"
-                search = Search(
-                    optuna, study, int(random or 0), choices=grid or {}, ranges=ranges or {}
-                )
+            if search is not None:
                 asked = search.ask(replace(request, settings=[]), fits)
                 assert asked is not None
                 request, layout = asked, planned(asked)
             _begin(folder, request, layout, frame, command)
         else:
             remove_leftovers(folder)
-            search = None if request.search is None else Search.of(request, optuna)
             if search is not None and (lost := search.abandon()):
-                warnings.warn(f"{_count(lost, 'trial')} had no settings yet; failed", stacklevel=2)
+                warnings.warn(
+                    f"{_count(lost, 'trial')} of the study had begun, and the settings were not "
+                    "kept; failed",
+                    stacklevel=2,
+                )
         if progress:
             print(announcement(request, layout, free), flush=True)
         while True:
@@ -207,11 +210,12 @@ def sweep(
                 print(search.words(request), flush=True)
             stopped = _train(request, layout, folder, cluster, checkpoint_seconds, progress)
             found = results.read_results(folder)
-            if search is not None:
-                search.tell([] if stopped else found)
             if stopped:
                 return SweepResult(folder, found, [], request.settings, {}, stopped)
-            asked = None if search is None else search.ask(request, fits)
+            if search is None:
+                break
+            search.tell(found)
+            asked = search.ask(request, fits)
             if asked is None:
                 break
             request, layout = asked, planned(asked)
@@ -295,7 +299,7 @@ def _begin(
         folder,
         seed=request.seeds[0],
         data=resuming.facts(request.request(request.settings[0]), task),
-        command=command or "tradax.sweep(...) from Python",
+        command=optuna_search.without_password(command or "tradax.sweep(...) from Python"),
     )
     (folder / "waves").mkdir(exist_ok=True)
     results.write_sweep(folder, request)

@@ -114,13 +114,17 @@ class Search:
         )
 
     @classmethod
-    def of(cls, request: SweepRequest, url: str | None) -> "Search":
-        """That of a sweep that goes on; trials that it lost are failed.
+    def of(cls, request: SweepRequest, url: str | None) -> "Search | None":
+        """That of a sweep that goes on; None where it has none.
 
         Args:
             url: of the storage, where sweep.yaml cannot hold it (a password is in it).
         """
-        state = dict(request.search or {})
+        if request.search is None:
+            if url is not None:
+                raise ConfigError("optuna does not search in this sweep; leave out --optuna")
+            return None
+        state = dict(request.search)
         if url is None and _HIDDEN in state["storage"]:
             raise ConfigError(
                 f"the study is in {state['storage']}, and passwords are not kept; give --optuna "

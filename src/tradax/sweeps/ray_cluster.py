@@ -6,12 +6,14 @@ Nodes must share a file system with this process: workers train into the sweep's
 import contextlib
 import os
 import secrets
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from tradax import device, replay, run_directory
 from tradax.errors import ConfigError, TradaxError
+from tradax.files import write_atomic
 
 _ANSWER_SECONDS = 180.0
 """For a node's first worker to start and to import JAX."""
@@ -92,7 +94,10 @@ def _join(address: str) -> None:
     if not address.startswith("ray://"):
         more |= {"log_to_driver": False}
     try:
-        ray.init(address=address, logging_level="ERROR", **more)
+        with warnings.catch_warnings():
+            # Of forks beside JAX's threads; ray's become other programs at once.
+            warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)
+            ray.init(address=address, logging_level="ERROR", **more)
     except (ConnectionError, ValueError, RuntimeError, ImportError, OSError) as error:
         said = str(error).strip().splitlines() or [type(error).__name__]
         raise ConfigError(
@@ -106,7 +111,7 @@ def _described(devices: int) -> Cluster:
 
     alive = alive_nodes()
     has_gpus = any(node["Resources"].get("GPU") for node in alive)
-    on_gpu = has_gpus and (jax.config.jax_platforms or "") != "cpu"
+    on_gpu = has_gpus and getattr(jax.config, "jax_platforms", None) != "cpu"
     kind, name = ("GPU", "num_gpus") if on_gpu else ("CPU", "num_cpus")
     nodes = [
         Node(node["NodeID"], node["NodeManagerAddress"], slots)
@@ -156,13 +161,15 @@ def check_folder(cluster: Cluster, folder: Path) -> None:
     """Raises TradaxError where a node does not see the folder, or cannot write there."""
     token = secrets.token_hex(8)
     path = folder.resolve() / f"seen-{token}"
-    path.write_text(token)
+    write_atomic(path, token)
     try:
         answers = _ask(cluster, _sees, str(path), token)
     finally:
         path.unlink(missing_ok=True)
     for node, answer in zip(cluster.nodes, answers, strict=True):
         if answer is not None:
+            with contextlib.suppress(OSError):
+                folder.rmdir()  # a new one, with nothing in it yet
             raise TradaxError(
                 f"ray's node {node.name} {answer} {folder.resolve()}; give an --out on a file "
                 "system that all nodes share under the same name"
