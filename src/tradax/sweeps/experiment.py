@@ -21,7 +21,15 @@ from tradax.replay import free_memory
 from tradax.sweeps import grid as grids
 from tradax.sweeps import optuna_search, ray_cluster, ray_tasks, results, table
 from tradax.sweeps.extract import extract
-from tradax.sweeps.members import Layout, SweepRequest, Wave, lay_out, size_words, symbols_of
+from tradax.sweeps.members import (
+    Layout,
+    SweepRequest,
+    Wave,
+    lay_out,
+    size_words,
+    symbols_of,
+    without_waves,
+)
 from tradax.sweeps.optuna_search import Search
 from tradax.sweeps.ray_cluster import Cluster
 from tradax.sweeps.wave import Result, train_wave
@@ -158,7 +166,7 @@ def sweep(
         return lay_out(request, frame=frame, free=request.memory, prepared=prepared)
 
     def fits(setting: grids.Setting) -> None:
-        planned(replace(request, settings=[setting]))
+        without_waves(replace(request, settings=[setting]), frame=frame, prepared=prepared)
 
     layout = planned(request)
     first = request.request({})

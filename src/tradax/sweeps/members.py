@@ -103,6 +103,14 @@ def lay_out(
         ConfigError: a value is out of its bounds, the environment is stepped on the host, or not
             even one member a device fits into memory.
     """
+    layout = without_waves(request, frame=frame, prepared=prepared)
+    return layout._replace(waves=_waves(layout, request, free))
+
+
+def without_waves(
+    request: SweepRequest, *, frame: Any = None, prepared: dict[str, Task] | None = None
+) -> Layout:
+    """As `lay_out`, but for memory."""
     prepared = {} if prepared is None else prepared
     tasks, algorithms = [], []
     for setting in request.settings:
@@ -127,8 +135,7 @@ def lay_out(
         for symbol in symbols_of(task, request.run["env"]):
             for seed in request.seeds:
                 members.append(Member(len(members), symbol, seed, index))
-    layout = Layout(members, [], tasks, algorithms)
-    return layout._replace(waves=_waves(layout, request, free))
+    return Layout(members, [], tasks, algorithms)
 
 
 def symbols_of(task: Task, env: str) -> list[str]:
@@ -187,8 +194,11 @@ def _waves(layout: Layout, request: SweepRequest, free: int | None) -> list[Wave
         grouped.setdefault((batch, of_setting[member.setting]), []).append(member)
     waves: list[Wave] = []
     programs: list[tuple[int, int]] = []
+    needed: dict[int, tuple[int, int]] = {}
     for (_, shape), members in grouped.items():
-        each, fixed = needs(*single(layout, members[0]), devices=request.devices)
+        if shape not in needed:
+            needed[shape] = needs(*single(layout, members[0]), devices=request.devices)
+        each, fixed = needed[shape]
         most = request.wave_members or len(members)
         if free is not None:
             most = min(most, (free - fixed) // each)

@@ -6,6 +6,7 @@ Nodes must share a file system with this process: workers train into the sweep's
 import contextlib
 import os
 import secrets
+import socket
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from tradax.files import write_atomic
 
 _ANSWER_SECONDS = 180.0
 """For a node's first worker to start and to import JAX."""
+_REACH_SECONDS = 20.0
 _OBJECT_STORE_BYTES = 2**27
 """Of a cluster of this machine alone; only results travel."""
 _SAME = ("tradax", "jax", "jaxlib", "numpy")
@@ -94,6 +96,7 @@ def _join(address: str) -> None:
     if not address.startswith("ray://"):
         more |= {"log_to_driver": False}
     try:
+        _reach(os.environ.get("RAY_ADDRESS", "auto") if address == "auto" else address)
         with warnings.catch_warnings():
             # Of forks beside JAX's threads; ray's become other programs at once.
             warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)
@@ -104,6 +107,16 @@ def _join(address: str) -> None:
             f"no ray cluster at {address} ({said[0][:200]}); begin one with `ray start --head`, "
             "give its HOST:PORT on a machine that belongs to it, or use --ray local"
         ) from None
+
+
+def _reach(address: str) -> None:
+    """Raises OSError or ValueError where nobody answers; ray itself tries for many minutes."""
+    if address in ("auto", "local"):
+        return
+    host, found, port = address.removeprefix("ray://").rpartition(":")
+    if not found:
+        raise ValueError("it must be auto, local, HOST:PORT or ray://HOST:PORT")
+    socket.create_connection((host.strip("[]"), int(port)), timeout=_REACH_SECONDS).close()
 
 
 def _described(devices: int) -> Cluster:
