@@ -6,6 +6,7 @@ trials.jsonl, waves that were done may not be trained again, and the lost one mu
 checkpoint. Then the same sweep with ray on this machine alone is stopped by SIGTERM and resumed.
 """
 
+import contextlib
 import json
 import os
 import shlex
@@ -16,6 +17,7 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 _LIMIT_SECONDS = 900
@@ -50,7 +52,7 @@ def _node_killed(folder: Path) -> list[str]:
     )
     nodes = [cluster.add_node(num_cpus=1, object_store_memory=_STORE) for _ in range(2)]
     began = time.monotonic()
-    struck: dict[str, object] = {}
+    struck: dict[str, Any] = {}
     striker = threading.Thread(
         target=_strike, args=(cluster, nodes[-1], folder, struck), daemon=True
     )
@@ -61,14 +63,31 @@ def _node_killed(folder: Path) -> list[str]:
     striker.join()
     cluster.shutdown()
     print(said)
-    print(f"node killed: exit code {code}, {seconds:.0f} s; {struck}")
+    print(
+        f"node killed: exit code {code}, {seconds:.0f} s; killed in wave {struck.get('wave')} "
+        f"after checkpoint {struck.get('checkpoint')}"
+    )
     wrong = _unfinished(folder)
     lost = said.count(": lost (")
     if code or not lost:
         wrong.append(f"exit code {code}, {lost} waves lost")
+    if "wave" not in struck or not _went_on(folder, str(struck["wave"])):
+        wrong.append("the lost wave began anew")
     if done := [path for path, when in struck.get("done", {}).items() if _when(path) != when]:
         wrong.append(f"written again: {done}")
     return wrong
+
+
+def _went_on(folder: Path, wave: str) -> bool:
+    """Whether its members have rows of both attempts: each counts its seconds from 0."""
+    members = json.loads((folder / "waves" / f"{wave}.json").read_text())["members"]
+    for member in members:
+        path = folder / "members" / f"{member['number']:05d}" / "metrics.jsonl"
+        seconds = [json.loads(line)["seconds"] for line in path.read_text().splitlines()]
+        print(f"member {member['number']}: seconds of its rows {[round(s, 1) for s in seconds]}")
+        if seconds == sorted(seconds):
+            return False
+    return True
 
 
 def _strike(cluster, node, folder: Path, struck: dict) -> None:
@@ -82,25 +101,33 @@ def _strike(cluster, node, folder: Path, struck: dict) -> None:
                 pid = int(lock.read_text().split()[1])
             except (OSError, IndexError, ValueError):
                 continue
-            saved = [path.name for path in lock.parent.iterdir() if path.name.isdigit()]
+            saved = [int(path.name) for path in lock.parent.iterdir() if path.name.isdigit()]
             if done and saved and pid in mine:
                 struck["wave"], struck["checkpoint"] = lock.parent.name, max(saved)
                 struck["done"] = {path: _when(path) for path in done}
+                # All at once, as where a machine loses its power.
+                for process in [*_raylets(node), *mine]:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(process, signal.SIGKILL)
                 cluster.remove_node(node, allow_graceful=False)
-                for worker in mine:
-                    try:
-                        os.kill(worker, signal.SIGKILL)
-                    except ProcessLookupError:
-                        continue
                 return
+
+
+def _raylets(node) -> list[int]:
+    return [info.process.pid for info in node.all_processes.get("raylet", [])]
 
 
 def _children(node) -> set[int]:
     """Workers of the node's raylet."""
     import psutil
 
-    raylets = [info.process.pid for info in node.all_processes.get("raylet", [])]
-    return {child.pid for pid in raylets for child in psutil.Process(pid).children(recursive=True)}
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return {
+            child.pid
+            for pid in _raylets(node)
+            for child in psutil.Process(pid).children(recursive=True)
+        }
+    return set()
 
 
 def _driver_stopped(folder: Path) -> list[str]:

@@ -4,6 +4,7 @@ Nodes must share a file system with this process: workers train into the sweep's
 """
 
 import contextlib
+import logging
 import os
 import secrets
 import socket
@@ -100,7 +101,7 @@ def _join(address: str) -> None:
         with warnings.catch_warnings():
             # Of forks beside JAX's threads; ray's become other programs at once.
             warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)
-            ray.init(address=address, logging_level="ERROR", **more)
+            ray.init(address=address, logging_level=logging.ERROR, **more)
     except (ConnectionError, ValueError, RuntimeError, ImportError, OSError) as error:
         said = str(error).strip().splitlines() or [type(error).__name__]
         raise ConfigError(
@@ -192,6 +193,7 @@ def check_folder(cluster: Cluster, folder: Path) -> None:
 def _ask(cluster: Cluster, question: Callable, *args: Any) -> list[Any]:
     """Each node's answer."""
     import ray
+    from ray.exceptions import RayError
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     # CPU nodes answer beside what they compute.
@@ -212,7 +214,7 @@ def _ask(cluster: Cluster, question: Callable, *args: Any) -> list[Any]:
             )
         try:
             answers.append(ray.get(reference))
-        except ray.exceptions.RayError as error:
+        except RayError as error:
             raise TradaxError(
                 f"ray's node {node.name} cannot run tradax ({first_line(error)}); install the "
                 "same there"

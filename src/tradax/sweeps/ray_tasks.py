@@ -78,6 +78,7 @@ def train_waves(
         TradaxError: waves that could not be trained; the others are done.
     """
     import ray
+    from ray.exceptions import RayError
 
     task: Any = ray.remote(_train).options(
         max_retries=0, scheduling_strategy="SPREAD", **cluster.resources
@@ -89,9 +90,22 @@ def train_waves(
         return task.remote(order)
 
     running = {send(wave): wave for wave in waves}
-    lost: dict[int, int] = {}
+    attempts = dict.fromkeys((wave.number for wave in waves), 1)
     given_up: dict[int, str] = {}
     done, told = len(layout.waves) - len(waves), False
+
+    def again(wave: Wave, why: str) -> None:
+        attempt = attempts[wave.number]
+        attempts[wave.number] += 1
+        if attempt > _RETRIES:
+            given_up[wave.number] = f"lost {attempt} times ({why})"
+            return
+        say(f"{name(wave)}: lost ({why}); again from its checkpoint, {attempt} of {_RETRIES}")
+        running[send(wave)] = wave
+
+    def name(wave: Wave) -> str:
+        return f"wave {wave.number + 1} of {len(layout.waves)}"
+
     try:
         with signals.heard() as stop:
             while running:
@@ -102,31 +116,20 @@ def train_waves(
                         ray.cancel(reference, force=False)
                 for reference in ready:
                     wave = running.pop(reference)
-                    name = f"wave {wave.number + 1} of {len(layout.waves)}"
                     try:
                         outcome = Outcome(*ray.get(reference))
-                    except ray.exceptions.RayError as error:
-                        if stop.signal:
-                            continue
-                        lost[wave.number] = lost.get(wave.number, 0) + 1
-                        if lost[wave.number] > _RETRIES:
-                            given_up[wave.number] = f"lost {lost[wave.number]} times; "
-                            given_up[wave.number] += first_line(error)
-                            continue
-                        say(
-                            f"{name}: lost ({first_line(error)}); tried again from its checkpoint, "
-                            f"{lost[wave.number]} of {_RETRIES}"
-                        )
-                        running[send(wave)] = wave
+                    except RayError as error:
+                        if not stop.signal:
+                            again(wave, first_line(error))
                         continue
                     if outcome.mistake is not None:
                         given_up[wave.number] = f"{outcome.where}: {outcome.mistake}"
                     elif not outcome.stopped:
                         keep(wave, outcome.results)
                         done += 1
-                        say(f"{name}: {_words(outcome)}; {done} done")
-                    elif not stop.signal:  # somebody stopped the worker alone
-                        running[send(wave)] = wave
+                        say(f"{name(wave)}: {_words(outcome)}; {done} done")
+                    elif not stop.signal:
+                        again(wave, f"its worker got signal {outcome.stopped}")
     finally:
         for reference in running:
             ray.cancel(reference, force=False)
