@@ -223,10 +223,10 @@ def _ask(cluster: Cluster, question: Callable, *args: Any) -> list[Any]:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error of ray's says, without the traceback that it carries."""
+    """What an error of ray's says first, without advice and the traceback that it carries."""
     cause = getattr(error, "cause", None) or error
-    lines: Sequence[str] = str(cause).strip().splitlines()
-    return f"{type(cause).__name__}: {lines[0][:200]}" if lines else type(cause).__name__
+    lines: Sequence[str] = str(cause).strip().splitlines() or [""]
+    return f"{type(cause).__name__}: {lines[0].split('. ')[0][:200]}"
 
 
 def _versions_and_memory(platform: Literal["auto", "cpu"]) -> tuple[dict[str, str], int | None]:
