@@ -4,7 +4,7 @@ import contextlib
 import shutil
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -168,6 +168,8 @@ def sweep(
     def fits(setting: grids.Setting) -> None:
         without_waves(replace(request, settings=[setting]), frame=frame, prepared=prepared)
 
+    if folder is None and optuna is not None:
+        request = replace(request, settings=_fitting(request.settings, fits))
     layout = planned(request)
     first = request.request({})
     if folder is not None:
@@ -242,6 +244,28 @@ def _before_optuna(tried: grids.Space, random: int | None, batch: int) -> list[g
     if batch < 1:
         raise ConfigError(f"optuna_batch is {batch}; it must be at least 1")
     return optuna_search.corners(tried)
+
+
+def _fitting(
+    corners: list[grids.Setting], fits: Callable[[grids.Setting], None]
+) -> list[grids.Setting]:
+    """Those that can be trained.
+
+    Raises:
+        ConfigError: a value is out of its option's bounds, or none of them can be trained.
+    """
+    found, problem = [], None
+    for setting in corners:
+        try:
+            fits(setting)
+            found.append(setting)
+        except ConfigError as error:  # perhaps only two values that do not go together
+            if "; it must be " in str(error):
+                raise
+            problem = error
+    if problem is not None and not found:
+        raise problem
+    return found
 
 
 def _for_cluster(
