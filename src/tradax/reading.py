@@ -19,10 +19,11 @@ from tradax.errors import ModelFileError, TradaxError
 
 MOST_BYTES = 2**31
 """The largest file that is read whole."""
+MOST_YAML = 2**17
+"""A run's takes a kilobyte, and 30 with 500 files named."""
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # a fixed date, so that equal entries give equal archives
 _MOST_ENTRIES = 1_000
 _MOST_HEADER = 2**24  # of safetensors: a tensor takes 100 bytes
-_MOST_YAML = 2**17  # a run's takes a kilobyte, and 30 with 500 files named
 _MOST_NESTED = 20
 _NESTING = {
     **dict.fromkeys(("[", "{", "<block sequence start>", "<block mapping start>"), 1),
@@ -106,7 +107,7 @@ def yaml_value(path: Path | str) -> Any:
     """
     import yaml
 
-    content = read_bytes(path, most=_MOST_YAML)
+    content = read_bytes(path, most=MOST_YAML)
     try:
         text = content.decode("utf-8")
         depth = 0

@@ -116,15 +116,16 @@ def train(
         mesh: share the work of every update, or the members, between these devices
             (`tradax.parallel`); the result is that of one device, to float tolerance.
         strict: False lets members go on when another's numbers are not finite; that one keeps its
-            best policy, logs no more, and is named in `Trained.failed`.
+            best policy, logs no more, and is named in `Trained.failed`. Training ends where none
+            is left.
         adapt: what members have learned, and `Progress.config`, may be changed by this after every
             `adapt_every` updates but the last, each time after an evaluation (`sweeps.population`).
 
     Raises:
         ConfigError: the algorithm does not split its work, or members do not divide by devices.
         ConfigError: the experience that the algorithm keeps does not fit into memory.
-        TrainingError: a number is not finite. The error names the update and the quantity and
-            carries the last good policy as `policy`.
+        TrainingError: a number is not finite, and `strict`. The error names the update and the
+            quantity and carries the last good policy as `policy`.
     """
     if not source.jittable:
         host_updates.check(members, mesh)
@@ -201,11 +202,13 @@ def train(
             for hook in hooks:
                 hook.on_chunk(progress)
             if not finite.all():
-                if strict or not finite.any():
+                if strict:
                     raise _not_finite(update, sums, good)
                 for member in np.flatnonzero(~finite).tolist():
                     if member not in failed:
                         failed[member] = f"update {update}: {culprit(_of(member, sums))}"
+                if not finite.any():
+                    break
 
             scores = None
             adapts = adapt is not None and update % adapt_every == 0 and update < total_updates

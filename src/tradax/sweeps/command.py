@@ -40,7 +40,19 @@ class SweepOptions(LearnOptions):
     """Share the members between so many; by default all, and on a CPU one simulated device a
     core."""
     wave_members: int | None = None
-    """Members that train at once, at most; by default as many as fit into memory."""
+    """Members that train at once, at most; by default as many as fit into memory, and with --ray
+    so few that all of the cluster is busy."""
+    ray: str | None = None
+    """Train waves as tasks of a ray cluster: auto (that of this machine), local (started for this
+    sweep), HOST:PORT or ray://HOST:PORT. Needs tradax[ray], and a folder that all nodes share.
+    --devices is then what a wave takes, 1 by default."""
+    optuna: str | None = None
+    """Let Optuna propose the --random settings from --range and --grid; the address of its storage,
+    such as sqlite:///study.db, which its dashboards show. Needs tradax[optuna]."""
+    optuna_study: str | None = None
+    """The study in it, which may have trials already; by default a new one."""
+    optuna_batch: int = 16
+    """Settings that are proposed, and trained, at a time."""
     resume: str | None = None
     """Go on with an interrupted sweep's folder. Its own options count."""
 
@@ -90,14 +102,19 @@ def sweep(options: SweepOptions, settings: dict[str, dict[str, Any]], command: s
             truncation=options.truncation,
             perturbation=options.perturbation,
             seeds=options.seeds,
-            devices=options.devices or len(jax.local_devices()),
+            devices=options.devices or (len(jax.local_devices()) if options.ray is None else 1),
             wave_members=options.wave_members,
+            ray=options.ray,
+            optuna=options.optuna,
+            optuna_study=options.optuna_study,
+            optuna_batch=options.optuna_batch,
             resume=options.resume,
             progress=True,
             command=command,
         )
     if done.interrupted:
-        print(f"interrupted; go on with: tradax sweep --resume {done.run_dir}", file=sys.stderr)
+        how = f"--resume {done.run_dir}" + (f" --ray {options.ray}" if options.ray else "")
+        print(f"interrupted; go on with: tradax sweep {how}", file=sys.stderr)
         return 128 + done.interrupted
     table.print_table(done.table, done.settings, done.tested)
     print(f"table: {done.run_dir / 'table.csv'}\nreports: {done.run_dir / 'best'}")

@@ -1,29 +1,37 @@
 """A sweep from end to end: waves, the choice on validation, one test of what was chosen."""
 
+import contextlib
 import shutil
+import sys
+import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import jax
-
-from tradax import resuming, run_directory
+from tradax import parallel, resuming, run_directory
 from tradax.errors import ConfigError, TradaxError
 from tradax.experiment import named, plain_data
 from tradax.files import remove_leftovers, renamed, write_atomic
 from tradax.hooks import Display
-from tradax.preparation import Request, saved_frame
+from tradax.preparation import Request, Task, saved_frame
 from tradax.replay import free_memory
+from tradax.sweeps import asking, optuna_search, ray_cluster, ray_tasks, results, table
 from tradax.sweeps import grid as grids
-from tradax.sweeps import results, table
 from tradax.sweeps.extract import extract
-from tradax.sweeps.members import Layout, SweepRequest, lay_out, peak, size_words
-from tradax.sweeps.population import Population, planned, population_of
+from tradax.sweeps.members import (
+    Layout,
+    SweepRequest,
+    Wave,
+    lay_out,
+    peak,
+    size_words,
+    without_waves,
+)
+from tradax.sweeps.optuna_search import Search
+from tradax.sweeps.population import Population, population_of
+from tradax.sweeps.ray_cluster import Cluster
 from tradax.sweeps.wave import Result, train_wave
-
-_SHARE_OF_MEMORY = 0.8
-"""Of what is free, for waves."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +78,10 @@ def sweep(
     log_rows: int = 20,
     devices: int = 1,
     wave_members: int | None = None,
+    ray: str | None = None,
+    optuna: str | None = None,
+    optuna_study: str | None = None,
+    optuna_batch: int = 16,
     skip_posterior: bool = False,
     out: Path | str | None = None,
     resume: Path | str | None = None,
@@ -95,7 +107,13 @@ def sweep(
             run by default. In each the worst `truncation` of a population, at least one, copy
             random ones of the best, and multiply or divide each setting by `perturbation`.
         devices: share the members between so many.
-        wave_members: members of a wave at most; by default as many as fit into memory.
+        wave_members: members of a wave at most; by default as many as fit into memory, and with
+            `ray` so few that all of the cluster is busy.
+        ray: waves are tasks of a ray cluster: "auto", "local" or an address; `devices` are those
+            of a wave. See docs/cluster.md.
+        optuna: address of a storage; `random` settings are proposed by Optuna, `optuna_batch` at a
+            time, and what each was worth is told to the study `optuna_study` (by default, one of
+            this sweep's own).
         resume: a sweep's folder to go on with; everything else is then as it was.
 
     Raises:
@@ -103,6 +121,10 @@ def sweep(
     """
     if checkpoint_seconds < 0:
         raise ConfigError(f"checkpoint_seconds is {checkpoint_seconds}; it must be at least 0")
+    if ray is not None:
+        ray_cluster.check_installed()
+    if optuna is not None:
+        optuna_search.check_installed()
     frame = None if data is None or isinstance(data, str | list | tuple | Path) else data
     folder = None if resume is None else Path(resume)
     if folder is not None:
@@ -113,7 +135,6 @@ def sweep(
         env, settings = named("envs", env, settings)
         if not preprocessing:
             settings = settings | {"features": settings.get("features", {}) | {"indicators": False}}
-        tried = grids.space(algorithm, env, grid, ranges)
         run = Request(
             algorithm=algorithm,
             env=env,
@@ -129,52 +150,103 @@ def sweep(
             log_rows=log_rows,
             settings=settings,
         )
-        plan = None
-        if population is not None:
-            if random is not None:
-                raise ConfigError("a population draws its own settings; leave out random, --random")
-            plan = planned(
-                run,
-                tried,
-                population,
-                every=population_every,
-                truncation=truncation,
-                perturbation=perturbation,
-            )
-        elif population_every is not None:
-            raise ConfigError("population_every needs a population (population, --population)")
-        drawn = random if population is None else population
+        tried = grids.space(algorithm, env, grid, ranges)
+        plan = asking.population_plan(
+            run,
+            tried,
+            population,
+            random=random,
+            every=population_every,
+            truncation=truncation,
+            perturbation=perturbation,
+        )
+        if optuna is None and optuna_study is not None:
+            raise ConfigError("optuna_study names a study of optuna's (optuna, --optuna)")
+        batch = None if optuna is None else optuna_batch
         request = SweepRequest(
             run={name: value for name, value in vars(run).items() if name != "seed"},
-            seeds=_seeds(seeds),
-            settings=grids.grid(tried) if drawn is None else grids.draws(tried, drawn, 0),
+            seeds=asking.seed_list(seeds),
+            settings=asking.first_settings(tried, random, population, batch),
             devices=devices,
             wave_members=wave_members,
-            population=None if plan is None else vars(plan),
+            population=plan,
+            memory=asking.room(free_memory()) if ray is None else None,
+            batch=batch,
         )
-    _check(request)
-    free = free_memory()
-    layout = lay_out(
-        request, frame=frame, free=None if free is None else int(_SHARE_OF_MEMORY * free)
-    )
+    asking.check(request, ray)
+    prepared: dict[str, Task] = {}
+
+    def laid_out(request: SweepRequest) -> Layout:
+        return lay_out(request, frame=frame, free=request.memory, prepared=prepared)
+
+    def fits(setting: grids.Setting) -> None:
+        without_waves(replace(request, settings=[setting]), frame=frame, prepared=prepared)
+
+    if folder is None and optuna is not None:
+        request = replace(request, settings=asking.fitting(request.settings, fits))
+    layout = laid_out(request)
     if request.population is not None:
         population_of(request, layout.algorithms[0])
-    first = request.request(request.settings[0])
+    first = request.request({})
     if folder is not None:
         resuming.check_world(first, layout.tasks[0], folder)
-    else:
-        name = f"{run_directory.symbol_folder(first.env)}-{first.algorithm}-sweep"
-        folder = run_directory.create(out, name)
-    with run_directory.locked(folder):
-        remove_leftovers(folder)
+    with contextlib.ExitStack() as stack:
+        cluster, free = None, free_memory()
+        if ray is not None:
+            cluster = stack.enter_context(ray_cluster.joined(ray, request.devices))
+            free = ray_cluster.memory(cluster)
+            if folder is None:
+                request = asking.for_cluster(request, layout, cluster, free, random)
+                layout = laid_out(request)
+        asking.check_room(layout, free)
+        if not parallel.is_first():
+            stopped = _train(request, layout, folder, None, checkpoint_seconds, progress=False)
+            parallel.leave()
+            return SweepResult(Path(), [], [], request.settings, {}, stopped)
+        if resume is None and optuna is not None:
+            study = optuna_study or f"{first.env}-{first.algorithm}-{optuna_search.token()}"
+            search = Search(optuna, study, random or 0, choices=grid or {}, ranges=ranges or {})
+        else:
+            search = Search.of(request, optuna)
+        if folder is None:
+            name = f"{run_directory.symbol_folder(first.env)}-{first.algorithm}-sweep"
+            folder = run_directory.create(out, name)
+        if cluster is not None:
+            ray_cluster.check_folder(cluster, folder)
+        stack.enter_context(run_directory.locked(folder))
         if resume is None:
+            if search is not None:
+                asked = search.ask(replace(request, settings=[]), fits)
+                assert asked is not None
+                request, layout = asked, laid_out(asked)
             _begin(folder, request, layout, frame, command)
+        else:
+            remove_leftovers(folder)
+            if search is not None and (lost := search.abandon()):
+                warnings.warn(
+                    f"{_count(lost, 'trial')} of the study had begun, and the settings were not "
+                    "kept; failed",
+                    stacklevel=2,
+                )
         if progress:
             print(announcement(request, layout, free), flush=True)
-        stopped = _train(request, layout, folder, checkpoint_seconds, progress)
-        found = results.read_results(folder)
-        if stopped:
-            return SweepResult(folder, found, [], request.settings, {}, stopped)
+        while True:
+            if progress and search is not None:
+                print(search.words(request), flush=True)
+            stopped = _train(request, layout, folder, cluster, checkpoint_seconds, progress)
+            found = results.read_results(folder)
+            if stopped:
+                parallel.leave()
+                return SweepResult(folder, found, [], request.settings, {}, stopped)
+            if search is None:
+                break
+            search.tell(found)
+            asked = search.ask(request, fits)
+            if asked is None:
+                break
+            request, layout = asked, laid_out(asked)
+            results.write_sweep(folder, request)
+        parallel.leave()
         return _finish(request, folder, found, skip_posterior)
 
 
@@ -200,27 +272,6 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
-def _seeds(seeds: int | Sequence[int]) -> list[int]:
-    given = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
-    if not given:
-        raise ConfigError(f"seeds is {seeds}; give at least one")
-    if len(set(given)) < len(given):
-        raise ConfigError("a seed is given twice; each makes the same run again")
-    return given
-
-
-def _check(request: SweepRequest) -> None:
-    if request.run["total_timesteps"] < 1:
-        raise ConfigError(f"timesteps is {request.run['total_timesteps']}; it must be at least 1")
-    if request.devices < 1 or request.devices > len(jax.devices()):
-        raise ConfigError(
-            f"devices is {request.devices}, and there are {len(jax.devices())} "
-            f"({jax.devices()[0].platform})"
-        )
-    if request.wave_members is not None and request.wave_members < 1:
-        raise ConfigError(f"wave_members is {request.wave_members}; it must be at least 1")
-
-
 def _begin(
     folder: Path, request: SweepRequest, layout: Layout, frame: Any, command: str | None
 ) -> None:
@@ -233,22 +284,43 @@ def _begin(
         folder,
         seed=request.seeds[0],
         data=resuming.facts(request.request(request.settings[0]), task),
-        command=command or "tradax.sweep(...) from Python",
+        command=optuna_search.without_password(command or "tradax.sweep(...) from Python"),
     )
     (folder / "waves").mkdir(exist_ok=True)
     results.write_sweep(folder, request)
 
 
 def _train(
-    request: SweepRequest, layout: Layout, folder: Path, checkpoint_seconds: float, progress: bool
+    request: SweepRequest,
+    layout: Layout,
+    folder: Path | None,
+    cluster: Cluster | None,
+    checkpoint_seconds: float,
+    progress: bool,
 ) -> int:
     """All waves that are not done. Returns: the signal that stopped it, or 0."""
-    one = request.request(request.settings[0])
-    display = Display(one.total_timesteps * len(layout.waves)) if progress else None
+
+    def keep(wave: Wave, found: list[Result]) -> None:
+        if folder is not None and parallel.is_first():
+            results.write_results(folder, wave.number, found)
+            results.write_trials(folder, request, layout)
+
+    done = [wave.number for wave in layout.waves if folder and results.is_done(folder, wave.number)]
+    waves = [wave for wave in layout.waves if wave.number not in done]
+    if cluster is not None and folder is not None:
+        return ray_tasks.train_waves(
+            cluster,
+            layout,
+            waves,
+            folder,
+            checkpoint_seconds=checkpoint_seconds,
+            keep=keep,
+            say=(lambda line: print(line, file=sys.stderr, flush=True)) if progress else _note,
+        )
+    one = request.request({})
+    display = Display(one.total_timesteps * len(waves)) if progress and waves else None
     try:
-        for place, wave in enumerate(layout.waves):
-            if results.is_done(folder, wave.number):
-                continue
+        for place, wave in enumerate(waves):
             if display is not None:
                 display.begin(place * one.total_timesteps)
             found, stopped = train_wave(
@@ -261,12 +333,15 @@ def _train(
             )
             if stopped:
                 return stopped
-            results.write_results(folder, wave.number, found)
-            results.write_trials(folder, request, layout)
+            keep(wave, found)
     finally:
         if display is not None:
             display.close()
     return 0
+
+
+def _note(line: str) -> None:
+    """Nothing is shown."""
 
 
 def _finish(

@@ -37,6 +37,13 @@ class SweepRequest:
     population: dict[str, Any] | None = None
     """How members of one symbol and seed learn from each other (`population.Population`); they
     start from `settings`. None: not at all."""
+    memory: int | None = None
+    """Bytes that a wave may take; None where nothing told. Waves follow from what stands here
+    alone, so that they are the same on every machine and after a stop."""
+    batch: int | None = None
+    """Settings that are tried at a time, and share no wave with others; None: all."""
+    search: dict[str, Any] | None = None
+    """What `optuna_search` goes on from, where it adds settings."""
 
     def request(self, setting: Setting, seed: int = 0) -> Request:
         """The request of the runs with this setting."""
@@ -83,18 +90,33 @@ class Layout(NamedTuple):
     """One a setting."""
 
 
-def lay_out(request: SweepRequest, *, frame: Any = None, free: int | None = None) -> Layout:
+def lay_out(
+    request: SweepRequest,
+    *,
+    frame: Any = None,
+    free: int | None = None,
+    prepared: dict[str, Task] | None = None,
+) -> Layout:
     """Check everything and plan the waves; compiles nothing.
 
     Args:
         frame: bars or a data frame, where the request's data is "frame".
         free: bytes that waves may take; None where nothing tells.
+        prepared: tasks of earlier layouts of the same data; those of this one are added.
 
     Raises:
         ConfigError: a value is out of its bounds, the environment is stepped on the host, or not
             even one member a device fits into memory.
     """
-    prepared: dict[str, Task] = {}
+    layout = without_waves(request, frame=frame, prepared=prepared)
+    return layout._replace(waves=_waves(layout, request, free))
+
+
+def without_waves(
+    request: SweepRequest, *, frame: Any = None, prepared: dict[str, Task] | None = None
+) -> Layout:
+    """As `lay_out`, but for memory."""
+    prepared = {} if prepared is None else prepared
     tasks, algorithms = [], []
     for setting in request.settings:
         one = request.request(setting)
@@ -118,8 +140,7 @@ def lay_out(request: SweepRequest, *, frame: Any = None, free: int | None = None
         for symbol in symbols_of(task, request.run["env"]):
             for seed in request.seeds:
                 members.append(Member(len(members), symbol, seed, index))
-    layout = Layout(members, [], tasks, algorithms)
-    return layout._replace(waves=_waves(layout, request, free))
+    return Layout(members, [], tasks, algorithms)
 
 
 def symbols_of(task: Task, env: str) -> list[str]:
@@ -166,26 +187,30 @@ def _all_same(sources: Sequence[JaxSource]) -> bool:
 def _waves(layout: Layout, request: SweepRequest, free: int | None) -> list[Wave]:
     """Members of one shape together, in as few waves of equal size as memory allows."""
     shapes: list[Any] = []
-    grouped: list[list[Member]] = []
     of_setting: dict[int, int] = {}
+    grouped: dict[tuple[int, int], list[Member]] = {}
     for member in layout.members:
         if member.setting not in of_setting:
             shape = _shape(single(layout, member))
             if shape not in shapes:
                 shapes.append(shape)
-                grouped.append([])
             of_setting[member.setting] = shapes.index(shape)
-        grouped[of_setting[member.setting]].append(member)
+        batch = member.setting // request.batch if request.batch else 0
+        grouped.setdefault((batch, of_setting[member.setting]), []).append(member)
     together = 1  # members that must be in one wave
     if request.population is not None:
         together = len(request.settings)
         order = list(dict.fromkeys((member.symbol, member.seed) for member in layout.members))
-        for members in grouped:
+        for members in grouped.values():
             members.sort(key=lambda member: order.index((member.symbol, member.seed)))
+    fewest = _multiple(together, request.devices)
     waves: list[Wave] = []
-    for program, members in enumerate(grouped):
-        each, fixed = needs(*single(layout, members[0]), devices=request.devices)
-        fewest = _multiple(together, request.devices)
+    programs: list[tuple[int, int]] = []
+    needed: dict[int, tuple[int, int]] = {}
+    for (_, shape), members in grouped.items():
+        if shape not in needed:
+            needed[shape] = needs(*single(layout, members[0]), devices=request.devices)
+        each, fixed = needed[shape]
         most = request.wave_members or _multiple(len(members), request.devices)
         if together > 1 and most < fewest:
             raise ConfigError(
@@ -202,6 +227,9 @@ def _waves(layout: Layout, request: SweepRequest, free: int | None) -> list[Wave
             )
         count = -(-len(members) // (most - most % together))
         size = _multiple(_multiple(-(-len(members) // count), together), request.devices)
+        if (shape, size) not in programs:
+            programs.append((shape, size))
+        program = programs.index((shape, size))
         held = size - size % together
         for start in range(0, len(members), held):
             part = members[start : start + held]

@@ -14,12 +14,12 @@ from pathlib import Path
 
 from tradax import run_directory
 from tradax.config import checked
-from tradax.errors import ModelFileError
+from tradax.errors import ConfigError, ModelFileError
 from tradax.files import write_atomic, write_json
 from tradax.held_out import trial_of
 from tradax.ledger import add_trials
 from tradax.preparation import Task
-from tradax.reading import check_version, yaml_value
+from tradax.reading import MOST_YAML, check_version, yaml_value
 from tradax.sweeps.grid import Setting, words
 from tradax.sweeps.members import Layout, SweepRequest
 from tradax.sweeps.wave import Result, checkpoints_of
@@ -28,11 +28,21 @@ _FORMAT = 1
 
 
 def write_sweep(folder: Path, request: SweepRequest) -> None:
-    """The last file of a new sweep: from here on it can be resumed."""
+    """The last file of a new sweep: from here on it can be resumed.
+
+    Raises:
+        ConfigError: it would be larger than what `read_sweep` reads.
+    """
     import yaml
 
     plain = {"format": _FORMAT} | vars(request)
-    write_atomic(folder / "sweep.yaml", yaml.safe_dump(plain, sort_keys=False))
+    text = yaml.safe_dump(plain, sort_keys=False)
+    if len(text.encode()) > MOST_YAML:
+        raise ConfigError(
+            f"{len(request.settings)} settings take {len(text)} bytes of sweep.yaml, and "
+            f"{MOST_YAML} are read; try fewer in one sweep"
+        )
+    write_atomic(folder / "sweep.yaml", text)
 
 
 def read_sweep(folder: Path) -> SweepRequest:

@@ -48,6 +48,11 @@ def best_of_populations(results: Sequence[Result]) -> list[Result]:
     return [result | {"setting": 0} for result in best.values()]
 
 
+def interquartile_mean(scores: Sequence[float | None]) -> float:
+    """Of validation scores; None, of a member that failed, counts as the worst there is."""
+    return float(trim_mean(_numbers(scores), 0.25))
+
+
 def winners(table: Sequence[Line]) -> dict[str, Line]:
     """Symbol -> the line with the best score; symbols of which every member failed are not in."""
     found: dict[str, Line] = {}
@@ -105,7 +110,7 @@ def csv(table: Sequence[Line], settings: Sequence[Setting]) -> str:
 
 
 def _line(symbol: str, setting: int, members: list[Result], seed: int) -> Line:
-    scores = np.array([_score(member) for member in members])
+    scores = _numbers([member["validation_score"] for member in members])
     draws = np.random.default_rng(seed).integers(len(scores), size=(_RESAMPLES, len(scores)))
     with np.errstate(invalid="ignore"):
         means = trim_mean(scores[draws], 0.25, axis=1)
@@ -115,7 +120,7 @@ def _line(symbol: str, setting: int, members: list[Result], seed: int) -> Line:
         setting,
         len(members),
         sum(member["validation_score"] is None for member in members),
-        float(trim_mean(scores, 0.25)),
+        interquartile_mean([member["validation_score"] for member in members]),
         float(low),
         float(high),
         members[int(np.argmax(scores))]["number"],
@@ -124,8 +129,11 @@ def _line(symbol: str, setting: int, members: list[Result], seed: int) -> Line:
 
 def _score(result: Result) -> float:
     """On validation; a member that failed has the worst there is."""
-    score = result["validation_score"]
-    return -np.inf if score is None else score
+    return float(_numbers([result["validation_score"]])[0])
+
+
+def _numbers(scores: Sequence[float | None]) -> np.ndarray:
+    return np.array([-np.inf if score is None else score for score in scores])
 
 
 def _test_words(summary: dict[str, Any] | None) -> str:

@@ -46,9 +46,6 @@ def train_wave(
             on, and need none for a sweep that begins.
 
     Returns: a result a member, and the signal that stopped it (then there are no results).
-
-    Raises:
-        TrainingError: the numbers of all members became NaN or infinite.
     """
     algorithm, source, shared, keys = stacked(layout, wave)
     setting = wave.members[0].setting
