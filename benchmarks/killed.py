@@ -1,8 +1,8 @@
 """Runs that are killed at random moments, resumed, and compared with the run that was let be.
 
-kill -9 and SIGTERM, KILLS times each (an environment variable; 50 by default), for PPO, SAC and the
-genetic algorithm in turn; every third kill in the middle of writing a checkpoint. After the last
-resume the newest checkpoint (parameters, optimiser, keys, environments, buffer), the rows of
+SIGNALS (an environment variable; SIGKILL,SIGTERM by default), KILLS times each (50), for PPO, SAC
+and the genetic algorithm in turn; every third kill in the middle of writing a checkpoint. After the
+last resume the newest checkpoint (parameters, optimiser, keys, environments, buffer), the rows of
 metrics.jsonl but for times, and the policy files must be the same bit by bit, on a CPU.
 """
 
@@ -48,15 +48,15 @@ def main() -> None:
             whole[algorithm] = (folder, time.monotonic() - began)
             print(f"{algorithm}: {whole[algorithm][1]:.1f} s undisturbed", flush=True)
         lost = 0
-        for number in (signal.SIGKILL, signal.SIGTERM):
-            lost += _campaign(number, kills, whole, base)
+        for sent in os.environ.get("SIGNALS", "SIGKILL,SIGTERM").split(","):
+            lost += _campaign(signal.Signals[sent], kills, whole, base)
         sys.exit(1 if lost else 0)
 
 
 def _campaign(number: signal.Signals, kills: int, whole: dict, base: Path) -> int:
     draw = random.Random(number)
     struck, ended, lost = 0, 0, 0
-    phases, codes = Counter(), Counter()
+    phases, codes, kinds = Counter(), Counter(), Counter()
     for turn in range(10 * kills):
         if struck >= kills:
             break
@@ -71,6 +71,7 @@ def _campaign(number: signal.Signals, kills: int, whole: dict, base: Path) -> in
             if code is None:
                 break
             codes[code] += 1
+            kinds[algorithm] += 1
             phases[_phase(folder)] += 1
             struck, here = struck + 1, here + 1
         code = 0
@@ -78,16 +79,12 @@ def _campaign(number: signal.Signals, kills: int, whole: dict, base: Path) -> in
             child = _start(algorithm, folder, resume=(folder / "config.yaml").exists())
             code = child.wait(_LIMIT_SECONDS)
         ended += 1
-        if (
-            difference := f"exit {code}: {_said(folder)}"
-            if code
-            else _difference(reference, folder)
-        ):
+        if wrong := f"exit {code}: {_said(folder)}" if code else difference(reference, folder):
             lost += here
-            print(f"{number.name} {algorithm} {folder.name}: {difference}", flush=True)
+            print(f"{number.name} {algorithm} {folder.name}: {wrong}", flush=True)
     print(
-        f"{number.name}: {struck} kills of {ended} runs ({dict(phases)}; exits {dict(codes)}); "
-        f"resumes lost: {lost} of {struck}",
+        f"{number.name}: {struck} kills of {ended} runs ({dict(kinds)}; {dict(phases)}; exits "
+        f"{dict(codes)}); resumes lost: {lost} of {struck}",
         flush=True,
     )
     return lost
@@ -160,7 +157,7 @@ def _phase(folder: Path) -> str:
     return "between checkpoints" if steps else "before the first checkpoint"
 
 
-def _difference(one: Path, other: Path) -> str | None:
+def difference(one: Path, other: Path) -> str | None:
     """What differs between two finished runs; None where nothing does."""
     if _rows(one) != _rows(other):
         return "metrics.jsonl differs"

@@ -1,16 +1,20 @@
 """Kills, signals, full disks and damaged files: what a run loses is nothing."""
 
 import contextlib
+import ctypes
 import errno
 import json
 import os
+import re
 import resource
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -21,6 +25,7 @@ from probes import Bandit
 from tradax import checkpoint, experiment, files, run_directory, training
 from tradax.cli import main
 from tradax.errors import ConfigError, ModelFileError, TradaxError
+from tradax.hooks import read_rows
 
 PPO = {"num_envs": 4, "n_steps": 8, "minibatches": 2, "hidden_sizes": [4]}
 RUN = {"total_timesteps": 128, "evaluations": 2, "log_rows": 4, "settings": {"ppo": PPO}}
@@ -121,6 +126,9 @@ def test_a_newer_format_is_refused_by_name_and_the_older_one_is_read(tmp_path):
     shutil.rmtree(tmp_path / "0")
     (tmp_path / "format.json").write_text('{"format": "tradax-checkpoint", "version": 1}')
     assert int(checkpoint.read_newest(tmp_path)["step"]) == 7
+    for damaged in ("", "{", "[]", '{"version": NaN}'):  # the sums tell that the rest is whole
+        (tmp_path / "format.json").write_text(damaged)
+        assert int(checkpoint.read_newest(tmp_path)["step"]) == 7
     (tmp_path / "format.json").write_text('{"format": "tradax-checkpoint", "version": 3}')
     with pytest.raises(ModelFileError, match="format version 3 is newer than this tradax reads"):
         checkpoint.read_newest(tmp_path)
@@ -143,6 +151,37 @@ def test_a_run_folder_is_for_one_process_and_the_dead_hold_none(tmp_path):
         other.kill()
     with run_directory.locked(tmp_path):
         assert f"process {os.getpid()} on" in (tmp_path / "run.lock").read_text()
+
+
+def test_of_processes_that_are_given_one_new_folder_at_once_one_gets_it(tmp_path):
+    start = threading.Barrier(8)
+
+    def run():
+        folder = run_directory.create(tmp_path / "run", "x")
+        start.wait(20)  # all have found it empty
+        with run_directory.locked(folder, unused=True):
+            run_directory.write_config(folder, {})
+
+    with ThreadPoolExecutor(8) as pool:
+        said = [str(future.exception()) for future in [pool.submit(run) for _ in range(8)]]
+    assert said.count("None") == 1
+    assert all(re.search("None|in use by|is not empty; .* --resume", text) for text in said)
+
+
+def test_a_row_that_was_cut_off_is_left_out_and_a_damaged_one_is_named(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    rows = ['{"update": 1, "x": 2}', '{"update": 2, "x": null}']
+    for end in ("", "\n", '\n{"upd', "\n\0\0", '\n{"update": 3, "x": NaN'):
+        path.write_text("\n".join(rows) + end)
+        assert read_rows(path) == [{"update": 1, "x": 2}, {"update": 2, "x": None}]
+    for wrong, said in (
+        ("{", "no JSON"),
+        ("[1]", "no row"),
+        ('{"update": "1"}', "no row"),
+    ):
+        path.write_text("\n".join([rows[0], wrong, rows[1], ""]))
+        with pytest.raises(ModelFileError, match=f"metrics.jsonl, line 2: is {said}"):
+            read_rows(path)
 
 
 def test_killed_in_mid_checkpoint_a_run_resumes_to_the_same_bits(tmp_path, whole):
@@ -260,6 +299,50 @@ def test_files_that_the_system_lets_grow_no_further_are_a_clear_error(tmp_path, 
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
         goes_on(run, whole)
+
+
+@contextlib.contextmanager
+def permissions_count():
+    """Also for root, who lays down the right to pass over them, for this thread."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    head, before = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+    assert libc.capget(head, before) == 0
+    without = (ctypes.c_uint32 * 6)(*before)
+    without[0] &= ~0b110  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
+    assert libc.capset(head, without) == 0
+    try:
+        yield
+    finally:
+        assert libc.capset(head, before) == 0
+
+
+def test_a_folder_that_is_read_only_is_a_clear_error(tmp_path, whole, monkeypatch, one_by_one):
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o555)
+    begun = tmp_path / "begun"
+    shutil.copytree(whole, begun)
+    begun.chmod(0o555)
+
+    class Close(experiment.TensorBoard):
+        def on_tick(self, timesteps, steps_per_second):
+            if timesteps == 64:
+                (tmp_path / "run" / "checkpoints").chmod(0o555)
+
+    with permissions_count():
+        with pytest.raises(TradaxError, match=r"no folder can be made there .Permission"):
+            train(closed / "run")
+        with pytest.raises(TradaxError, match=r"run.lock: cannot be written .Permission denied"):
+            train(closed)
+        with pytest.raises(TradaxError, match=r"cannot be written .Permission denied"):
+            train(resume=begun, total_timesteps=256)
+        with monkeypatch.context() as patch:
+            patch.setattr(experiment, "TensorBoard", Close)
+            with pytest.raises(TradaxError, match=r"checkpoints: cannot be written .Permission"):
+                train(tmp_path / "run")
+    for folder in (closed, begun, tmp_path / "run" / "checkpoints"):
+        folder.chmod(0o755)
+    assert steps(tmp_path / "run" / "checkpoints")
+    goes_on(tmp_path / "run", whole)
 
 
 def test_a_checkpoint_folder_that_was_removed_is_made_again(

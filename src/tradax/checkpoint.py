@@ -11,7 +11,6 @@ was the best on validation.
 """
 
 import hashlib
-import json
 import shutil
 import warnings
 from collections.abc import Mapping, Sequence
@@ -24,9 +23,11 @@ import numpy as np
 
 from tradax.errors import ModelFileError, TradaxError
 from tradax.files import clear_errors, sync, write_json
+from tradax.reading import check_version, json_value, read_bytes
 
 _VERSION = 2
 _KEPT = 2
+_MOST_JSON = 2**24  # a file in it takes 100 bytes
 
 
 def save_checkpoint(folder: Path, tree: Any) -> None:
@@ -97,11 +98,8 @@ def load_checkpoint(folder: Path, like: Any) -> Any:
 
 def read_newest(folder: Path) -> dict[str, np.ndarray]:
     """The arrays of the newest checkpoint that is whole, by name; errors as `load_checkpoint`."""
-    if (version := _version(folder)) > _VERSION:
-        raise ModelFileError(
-            f"{folder}: format version {version} is newer than this tradax reads ({_VERSION}); "
-            "upgrade tradax"
-        )
+    if (version := _version(folder)) is not None:
+        check_version(version, _VERSION, folder)
     steps = _steps(folder)
     if not steps:
         raise ModelFileError(f"{folder}: no checkpoint to resume from")
@@ -164,12 +162,12 @@ def _damage(path: Path) -> str | None:
     if not described.is_file():
         return None if (path / "_METADATA").is_file() else "checkpoint.json is missing"
     try:
-        sums = json.loads(described.read_text(encoding="utf-8"))["sha256"]
+        sums = _json(described)["sha256"]
         found = {name: _sha256(path / name) for name in _files(path) if name != described.name}
         for name in sorted(sums.keys() | found.keys()):
             if sums.get(name) != found.get(name):
                 return f"{name} is not what was written"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ModelFileError, OSError, KeyError, TypeError, AttributeError) as error:
         return str(error)
     return None
 
@@ -236,15 +234,15 @@ def _is_key(x: Any) -> bool:
 def _steps(folder: Path) -> list[int]:
     if not folder.is_dir():
         return []
-    return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit())
+    return sorted(int(p.name) for p in folder.iterdir() if p.name.isdecimal())
 
 
 def _newest_best(folder: Path) -> int | None:
     for step in reversed(_steps(folder)):
         try:
-            if json.loads((folder / str(step) / "checkpoint.json").read_text())["best"]:
+            if _json(folder / str(step) / "checkpoint.json")["best"]:
                 return step
-        except (OSError, ValueError, KeyError, TypeError):
+        except (ModelFileError, KeyError, TypeError):
             continue
     return None
 
@@ -253,12 +251,16 @@ def _format(version: int) -> dict[str, Any]:
     return {"format": "tradax-checkpoint", "version": version}
 
 
-def _version(folder: Path) -> int:
-    """0 where nothing says it."""
+def _version(folder: Path) -> Any:
+    """None where nothing says it: a damaged format.json costs no checkpoint, each has its sums."""
     try:
-        return int(json.loads((folder / "format.json").read_text(encoding="utf-8"))["version"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return 0
+        return _json(folder / "format.json")["version"]
+    except (ModelFileError, KeyError, TypeError):
+        return None
+
+
+def _json(path: Path) -> Any:
+    return json_value(read_bytes(path, most=_MOST_JSON), path)
 
 
 def _files(folder: Path) -> list[str]:
