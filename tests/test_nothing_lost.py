@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import errno
+import hashlib
 import json
 import os
 import re
@@ -15,8 +16,12 @@ import threading
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 import yaml
 
@@ -30,7 +35,17 @@ from tradax.hooks import read_rows
 PPO = {"num_envs": 4, "n_steps": 8, "minibatches": 2, "hidden_sizes": [4]}
 RUN = {"total_timesteps": 128, "evaluations": 2, "log_rows": 4, "settings": {"ppo": PPO}}
 BANDIT = Bandit()  # one object, so that it is compiled once
-ARRAYS = {"weights": np.arange(6, dtype=np.float32).reshape(2, 3), "step": np.int32(7)}
+
+
+class State(NamedTuple):
+    weights: np.ndarray = np.arange(6, dtype=np.float32).reshape(2, 3)
+    odd: Any = np.array(True)
+    none: Any = np.zeros((0, 3))
+    half: Any = jnp.full(3, 1.5, jnp.bfloat16)
+    step: Any = np.int32(7)
+
+
+STATE = State()
 
 
 def train(out=None, resume=None, **more):
@@ -81,15 +96,16 @@ def flip(path):
 
 def test_the_newest_two_checkpoints_and_the_best_are_kept(tmp_path):
     for update in range(5):
-        checkpoint.write_checkpoint(tmp_path, ARRAYS, update=update, best=update in (0, 1))
+        arrays = checkpoint.to_host(STATE)
+        checkpoint.write_checkpoint(tmp_path, arrays, update=update, best=update in (0, 1))
     assert steps(tmp_path) == [1, 3, 4]
     found = checkpoint.read_newest(tmp_path)
-    np.testing.assert_array_equal(found["weights"], ARRAYS["weights"])
+    np.testing.assert_array_equal(found["weights"], STATE.weights)
 
 
 def test_one_changed_bit_in_any_file_of_a_checkpoint_is_noticed_and_the_one_before_serves(tmp_path):
-    checkpoint.write_checkpoint(tmp_path, ARRAYS)
-    checkpoint.write_checkpoint(tmp_path, {"weights": ARRAYS["weights"] + 1})
+    checkpoint.save_checkpoint(tmp_path, STATE)
+    checkpoint.save_checkpoint(tmp_path, STATE._replace(weights=STATE.weights + 1))
     backup = tmp_path.with_name("backup")
     shutil.copytree(tmp_path, backup)
     for path in [p for p in (backup / "1").rglob("*") if p.is_file()]:
@@ -98,8 +114,8 @@ def test_one_changed_bit_in_any_file_of_a_checkpoint_is_noticed_and_the_one_befo
         flip(tmp_path / path.relative_to(backup))
         with pytest.warns(match=r"1: damaged \(.*\); going on from 0, the one before"):
             found = checkpoint.read_newest(tmp_path)
-        np.testing.assert_array_equal(found["weights"], ARRAYS["weights"])
-    flip(next((tmp_path / "0" / "arrays").rglob("manifest.ocdbt")))
+        np.testing.assert_array_equal(found["weights"], STATE.weights)
+    flip(next((tmp_path / "0" / "arrays").rglob(".zarray")))
     with pytest.raises(ModelFileError, match="no checkpoint is whole"):
         checkpoint.read_newest(tmp_path)
 
@@ -107,8 +123,8 @@ def test_one_changed_bit_in_any_file_of_a_checkpoint_is_noticed_and_the_one_befo
 def test_what_a_killed_process_left_is_removed_and_so_are_damaged_checkpoints(tmp_path):
     folder = tmp_path / "checkpoints"
     folder.mkdir()
-    checkpoint.write_checkpoint(folder, ARRAYS)
-    checkpoint.write_checkpoint(folder, ARRAYS)
+    checkpoint.save_checkpoint(folder, STATE)
+    checkpoint.save_checkpoint(folder, STATE)
     flip(folder / "1" / "checkpoint.json")
     (folder / ".2" / "arrays").mkdir(parents=True)
     (tmp_path / ".policy.zip.ab12_xyz").write_text("half")
@@ -119,18 +135,63 @@ def test_what_a_killed_process_left_is_removed_and_so_are_damaged_checkpoints(tm
     assert {p.name for p in tmp_path.iterdir()} == {"checkpoints", ".gitignore"}
 
 
-def test_a_newer_format_is_refused_by_name_and_the_older_one_is_read(tmp_path):
-    checkpoint.write_checkpoint(tmp_path, ARRAYS)
-    # The first format had orbax's files and no description of them.
-    (tmp_path / "0" / "arrays").rename(tmp_path / "1")
-    shutil.rmtree(tmp_path / "0")
-    (tmp_path / "format.json").write_text('{"format": "tradax-checkpoint", "version": 1}')
-    assert int(checkpoint.read_newest(tmp_path)["step"]) == 7
+def test_arrays_come_back_as_they_were_also_in_several_pieces(tmp_path, monkeypatch):
+    for size in (2**28, 7):
+        monkeypatch.setattr(checkpoint, "_CHUNK_BYTES", size)
+        checkpoint.save_checkpoint(tmp_path, STATE)
+        jax.tree.map(
+            np.testing.assert_array_equal, checkpoint.load_checkpoint(tmp_path, STATE), STATE
+        )
+    pieces = [p.name for p in (tmp_path / "1" / "arrays" / "all").iterdir()]
+    assert sorted(pieces) == [".zarray", *map(str, range(len(pieces) - 1))]
+    assert len(pieces) > 3
+
+
+def test_what_other_settings_need_is_refused_before_it_is_read(tmp_path, monkeypatch):
+    checkpoint.save_checkpoint(tmp_path, STATE)
+    monkeypatch.delattr(checkpoint, "_checkpointer")
+    for name, value, need in (
+        ("weights", np.zeros((2, 4), np.float32), r"float32\[2, 3\], .* need float32\[2, 4\]"),
+        ("step", np.float32(7), r"int32\[\], .* need float32\[\]"),
+    ):
+        with pytest.raises(ModelFileError, match=f"{name} is {need}"):
+            checkpoint.load_checkpoint(tmp_path, STATE._replace(**{name: value}))
+
+
+def test_a_checkpoint_that_announces_more_than_it_describes_is_passed_over(tmp_path):
+    checkpoint.save_checkpoint(tmp_path, STATE)
+    path = tmp_path / "0" / "arrays" / "all" / ".zarray"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"shape": [10**12]}))
+    described = tmp_path / "0" / "checkpoint.json"
+    facts = json.loads(described.read_text())
+    facts["sha256"]["arrays/all/.zarray"] = checkpoint._sha256(path)
+    described.write_text(json.dumps(facts))
+    with pytest.raises(
+        ModelFileError, match=r"0: damaged \(\[10{12}\] bytes, and 35 are described"
+    ):
+        checkpoint.read_newest(tmp_path)
+
+
+def test_a_newer_format_is_refused_by_name_and_older_ones_are_read(tmp_path):
+    folder = tmp_path / "0"
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(folder / "arrays", {"weights": STATE.weights, "step": STATE.step})
+    # The second format had a tree of arrays, the first orbax's files and no description of them.
+    names = [str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()]
+    sums = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}
+    (folder / "checkpoint.json").write_text(json.dumps({"best": False, "sha256": sums}))
+    for version in (2, 1):
+        text = f'{{"format": "tradax-checkpoint", "version": {version}}}'
+        (tmp_path / "format.json").write_text(text)
+        assert int(checkpoint.read_newest(tmp_path)["step"]) == 7
+        if version == 2:
+            (folder / "arrays").rename(tmp_path / "1")
+            shutil.rmtree(folder)
     for damaged in ("", "{", "[]", '{"version": NaN}'):  # the sums tell that the rest is whole
         (tmp_path / "format.json").write_text(damaged)
         assert int(checkpoint.read_newest(tmp_path)["step"]) == 7
-    (tmp_path / "format.json").write_text('{"format": "tradax-checkpoint", "version": 3}')
-    with pytest.raises(ModelFileError, match="format version 3 is newer than this tradax reads"):
+    (tmp_path / "format.json").write_text('{"format": "tradax-checkpoint", "version": 4}')
+    with pytest.raises(ModelFileError, match="format version 4 is newer than this tradax reads"):
         checkpoint.read_newest(tmp_path)
     (tmp_path / "manifest.json").write_text('{"format": 9}')
     with pytest.raises(ModelFileError, match=r"manifest.json: format version 9 is newer"):
@@ -191,13 +252,13 @@ sys.path[:0] = {sys.path!r}
 import test_nothing_lost as here
 from tradax import checkpoint, training
 training._CHUNK_SECONDS = 0.0
-write, count = checkpoint._write_arrays, []
-def kill_in_the_second(path, arrays):
-    write(path, arrays)
+write, count = checkpoint._write_array, []
+def kill_in_the_second(path, content):
+    write(path, content)
     count.append(path)
     if len(count) == 2:
         os.kill(os.getpid(), signal.SIGKILL)
-checkpoint._write_arrays = kill_in_the_second
+checkpoint._write_array = kill_in_the_second
 here.train({str(tmp_path / "run")!r})
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
@@ -285,7 +346,7 @@ def goes_on(run, whole):
         else:
             train(run)
     assert result(run) == result(whole)
-    assert not [p for p in run.rglob(".*") if p.is_file()]
+    assert not [p for p in run.rglob(".*") if p.is_file() and "arrays" not in p.parts]
 
 
 def test_files_that_the_system_lets_grow_no_further_are_a_clear_error(tmp_path, whole):
