@@ -31,7 +31,7 @@ from tradax.cli import main as tradax
 _TRAIN = (
     "train --data {data} --closes-only --skip-posterior --timesteps 2048 --evaluations 2 "
     "--ppo.num-envs 8 --ppo.n-steps 16 --ppo.minibatches 2 "
-    "--ppo.hidden-sizes 4 --checkpoint-seconds 0 --out {run}"
+    "--ppo.hidden-sizes 4 --checkpoint-seconds 9 --out {run}"
 )
 
 
@@ -124,11 +124,13 @@ def _problem(code: int, said: str, alone: bool, run: Path, train: str, whole: Pa
     if not re.search(r"(cannot be written|no folder can be made there) \(No space left", errors[0]):
         return f"unclear: {errors[0]}"
     if has_checkpoint(run / "checkpoints"):
-        with warnings.catch_warnings(action="error"):  # a damaged one would be passed over
+        with warnings.catch_warnings(
+            action="error", category=UserWarning
+        ):  # a damaged one would be passed over
             clean_up(run / "checkpoints")
             read_newest(run / "checkpoints")
     described = (run / "config.yaml").exists()
-    code, said = _tradax(f"train --resume {run} --checkpoint-seconds 0" if described else train)
+    code, said = _tradax(f"train --resume {run}" if described else train)
     return f"resumed, exit {code}: {said[-1000:]}" if code else difference(whole, run)
 
 

@@ -16,6 +16,8 @@ process with every checkpoint, and files of their own take as many flushes.
 
 import hashlib
 import math
+import os
+import re
 import shutil
 import warnings
 from collections.abc import Callable, Sequence
@@ -253,9 +255,9 @@ def _write_array(path: Path, content: np.ndarray) -> None:
     except OSError:
         raise
     except Exception as error:  # tensorstore's errors are of many kinds
-        said = str(error)
-        # The operating system's part of a long message.
-        reason = said[said.rfind("[OS error") :] if "[OS error" in said else said.splitlines()[0]
+        reason = str(error).splitlines()[0]
+        if number := re.search(r"os_error_code='(\d+)'", str(error)):
+            reason = os.strerror(int(number[1]))
         raise TradaxError(f"{path.parent.parent}: cannot be written ({reason[:200]})") from error
 
 
