@@ -6,7 +6,7 @@ AUDIT := .venv-audit
 LICENCES := MIT;BSD;Apache;PSF;Python Software Foundation;NCSA;Public Domain;MPL-2.0
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock
 
-.PHONY: train test lint format bench bench-learning bench-evolution bench-off-policy bench-sb3 docs clean lock bench-killed bench-long-run fuzz audit
+.PHONY: train test lint format bench bench-learning bench-evolution bench-off-policy bench-sb3 docs clean lock bench-killed bench-full-disk bench-long-run fuzz audit
 
 train: $(VENV)/.ready
 	$(BIN)/tradax train
@@ -40,6 +40,9 @@ bench-sb3: $(VENV)/.ready-test
 
 bench-killed: $(VENV)/.ready-test
 	$(BIN)/python -m benchmarks killed
+
+bench-full-disk: $(VENV)/.ready-test
+	$(BIN)/python -m benchmarks full_disk
 
 bench-long-run: $(VENV)/.ready-test
 	$(BIN)/python -m benchmarks long_run
