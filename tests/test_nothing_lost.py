@@ -136,7 +136,7 @@ def test_what_a_killed_process_left_is_removed_and_so_are_damaged_checkpoints(tm
 
 
 def test_arrays_come_back_as_they_were_also_in_several_pieces(tmp_path, monkeypatch):
-    for size in (2**28, 7):
+    for size in (2**26, 8):
         monkeypatch.setattr(checkpoint, "_CHUNK_BYTES", size)
         checkpoint.save_checkpoint(tmp_path, STATE)
         jax.tree.map(
@@ -144,7 +144,7 @@ def test_arrays_come_back_as_they_were_also_in_several_pieces(tmp_path, monkeypa
         )
     pieces = [p.name for p in (tmp_path / "1" / "arrays" / "all").iterdir()]
     assert sorted(pieces) == [".zarray", *map(str, range(len(pieces) - 1))]
-    assert len(pieces) > 3
+    assert len(pieces) == 6
 
 
 def test_what_other_settings_need_is_refused_before_it_is_read(tmp_path, monkeypatch):
@@ -167,7 +167,7 @@ def test_a_checkpoint_that_announces_more_than_it_describes_is_passed_over(tmp_p
     facts["sha256"]["arrays/all/.zarray"] = checkpoint._sha256(path)
     described.write_text(json.dumps(facts))
     with pytest.raises(
-        ModelFileError, match=r"0: damaged \(\[10{12}\] bytes, and 35 are described"
+        ModelFileError, match=r"0: damaged \(1,000,000,000,000 bytes, and 35 are described"
     ):
         checkpoint.read_newest(tmp_path)
 
