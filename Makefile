@@ -9,7 +9,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 # What tests and benchmarks train is no trial of the user's.
 test bench bench-% fuzz: export TRADAX_TRIALS := off
 
-.PHONY: train test lint format bench bench-learning bench-evolution bench-off-policy bench-sb3 docs clean lock bench-killed bench-long-run fuzz audit
+.PHONY: train test lint format bench bench-learning bench-evolution bench-off-policy bench-sb3 docs clean lock bench-killed bench-full-disk bench-long-run fuzz audit
 
 train: $(VENV)/.ready
 	$(BIN)/tradax train
@@ -43,6 +43,9 @@ bench-sb3: $(VENV)/.ready-test
 
 bench-killed: $(VENV)/.ready-test
 	$(BIN)/python -m benchmarks killed
+
+bench-full-disk: $(VENV)/.ready-test
+	$(BIN)/python -m benchmarks full_disk
 
 bench-long-run: $(VENV)/.ready-test
 	$(BIN)/python -m benchmarks long_run

@@ -1,21 +1,24 @@
 """Runs that are killed at random moments, resumed, and compared with the run that was let be.
 
-kill -9 and SIGTERM, KILLS times each (an environment variable; 50 by default), for PPO, SAC and the
-genetic algorithm in turn; every third kill in the middle of writing a checkpoint. After the last
-resume the newest checkpoint (parameters, optimiser, keys, environments, buffer), the rows of
+SIGNALS (an environment variable; SIGKILL,SIGTERM by default), KILLS times each (50), for PPO, SAC
+and the genetic algorithm in turn; every third kill in the middle of writing a checkpoint. After the
+last resume the newest checkpoint (parameters, optimiser, keys, environments, buffer), the rows of
 metrics.jsonl but for times, and the policy files must be the same bit by bit, on a CPU.
+
+The processes are forked from one that has imported the libraries, and computed nothing.
 """
 
 import contextlib
 import json
+import multiprocessing
 import os
 import random
 import signal
-import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import numpy as np
@@ -23,14 +26,16 @@ import numpy as np
 from tradax.checkpoint import read_newest
 
 RUNS = {
-    "ppo": "--env CartPole-v1 --timesteps 200000 --ppo.num-envs 8 --ppo.n-steps 32 "
+    "ppo": "--env CartPole-v1 --timesteps 100000 --ppo.num-envs 8 --ppo.n-steps 32 "
     "--ppo.hidden-sizes 16 --evaluations 5",
-    "sac": "--env Pendulum-v1 --timesteps 4000 --sac.replay-size 2000 --sac.hidden-sizes 16 "
+    "sac": "--env Pendulum-v1 --timesteps 3000 --sac.replay-size 2000 --sac.hidden-sizes 16 "
     "--sac.learning-starts 100 --sac.batch-size 64 --evaluations 3",
-    "genetic": "--env CartPole-v1 --timesteps 1500000 --genetic.population-size 64 "
+    "genetic": "--env CartPole-v1 --timesteps 600000 --genetic.population-size 64 "
     "--genetic.hidden-sizes 8 --evaluations 3",
 }
-_LIMIT_SECONDS = 300
+_LIMIT_SECONDS = 1800
+_CONTEXT = multiprocessing.get_context("forkserver")
+_LIBRARIES = ["jax", "equinox", "optax", "orbax.checkpoint", "tensorboardX", "polars", "tyro"]
 
 
 def main() -> None:
@@ -38,25 +43,27 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         base = Path(name)
         os.environ["XDG_CACHE_HOME"] = str(base / "cache")  # compiled once, by the first run
+        os.environ["JAX_PLATFORMS"] = "cpu"
+        _CONTEXT.set_forkserver_preload(_LIBRARIES)
         whole = {}
         for algorithm in RUNS:
             for attempt in ("cold", "whole"):
                 folder = base / f"{algorithm}-{attempt}"
                 child = _start(algorithm, folder, resume=False)
                 began = _begun(child, folder)
-                assert child.wait(_LIMIT_SECONDS) == 0, _said(folder)
+                assert _end(child) == 0, _said(folder)
             whole[algorithm] = (folder, time.monotonic() - began)
             print(f"{algorithm}: {whole[algorithm][1]:.1f} s undisturbed", flush=True)
         lost = 0
-        for number in (signal.SIGKILL, signal.SIGTERM):
-            lost += _campaign(number, kills, whole, base)
+        for sent in os.environ.get("SIGNALS", "SIGKILL,SIGTERM").split(","):
+            lost += _campaign(signal.Signals[sent], kills, whole, base)
         sys.exit(1 if lost else 0)
 
 
 def _campaign(number: signal.Signals, kills: int, whole: dict, base: Path) -> int:
     draw = random.Random(number)
     struck, ended, lost = 0, 0, 0
-    phases, codes = Counter(), Counter()
+    phases, codes, kinds = Counter(), Counter(), Counter()
     for turn in range(10 * kills):
         if struck >= kills:
             break
@@ -71,45 +78,51 @@ def _campaign(number: signal.Signals, kills: int, whole: dict, base: Path) -> in
             if code is None:
                 break
             codes[code] += 1
+            kinds[algorithm] += 1
             phases[_phase(folder)] += 1
             struck, here = struck + 1, here + 1
         code = 0
         if not (folder / "summary.json").exists():
             child = _start(algorithm, folder, resume=(folder / "config.yaml").exists())
-            code = child.wait(_LIMIT_SECONDS)
+            code = _end(child)
         ended += 1
-        if (
-            difference := f"exit {code}: {_said(folder)}"
-            if code
-            else _difference(reference, folder)
-        ):
+        if wrong := f"exit {code}: {_said(folder)}" if code else difference(reference, folder):
             lost += here
-            print(f"{number.name} {algorithm} {folder.name}: {difference}", flush=True)
+            print(f"{number.name} {algorithm} {folder.name}: {wrong}", flush=True)
     print(
-        f"{number.name}: {struck} kills of {ended} runs ({dict(phases)}; exits {dict(codes)}); "
-        f"resumes lost: {lost} of {struck}",
+        f"{number.name}: {struck} kills of {ended} runs ({dict(kinds)}; {dict(phases)}; exits "
+        f"{dict(codes)}); resumes lost: {lost} of {struck}",
         flush=True,
     )
     return lost
 
 
-def _start(algorithm: str, folder: Path, *, resume: bool) -> subprocess.Popen:
+def _start(algorithm: str, folder: Path, *, resume: bool) -> ForkServerProcess:
     options = f"--resume {folder}" if resume else f"{RUNS[algorithm]} --out {folder}"
     arguments = f"train --algorithm {algorithm} {options} --checkpoint-seconds 0".split()
-    command = [sys.executable, "-c", "from tradax.cli import main; raise SystemExit(main())"]
-    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
-    with Path(f"{folder}.log").open("a") as log:
-        return subprocess.Popen(
-            [*command, *arguments],
-            stdout=log,
-            stderr=log,
-            stdin=subprocess.DEVNULL,
-            env=environment,
-        )
+    child = _CONTEXT.Process(target=_tradax, args=(arguments, f"{folder}.log"))
+    child.start()
+    return child
+
+
+def _tradax(arguments: list[str], log: str) -> None:
+    with Path(log).open("a") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    from tradax.cli import main
+
+    sys.exit(main(arguments))
+
+
+def _end(child: ForkServerProcess) -> int:
+    """Wait for it. Returns: its exit code, or the negative number of a signal."""
+    child.join(_LIMIT_SECONDS)
+    assert child.exitcode is not None, "it does not end"
+    return child.exitcode
 
 
 def _strike(
-    child: subprocess.Popen,
+    child: ForkServerProcess,
     number: signal.Signals,
     folder: Path,
     seconds: float,
@@ -123,17 +136,18 @@ def _strike(
     due = _begun(child, folder) + seconds
     while time.monotonic() < due or (in_checkpoint and not _writing(folder)):
         time.sleep(0.001)
-        if child.poll() is not None:
-            assert child.returncode == 0, _said(folder)
+        if child.exitcode is not None:
+            assert child.exitcode == 0, _said(folder)
             return None
-    child.send_signal(number)
-    return child.wait(_LIMIT_SECONDS)
+    assert child.pid is not None
+    os.kill(child.pid, number)
+    return _end(child)
 
 
-def _begun(child: subprocess.Popen, folder: Path) -> float:
+def _begun(child: ForkServerProcess, folder: Path) -> float:
     """When the process wrote its number into the lock, so without its imports."""
     lock = folder / "run.lock"
-    while child.poll() is None:
+    while child.exitcode is None:
         with contextlib.suppress(OSError):
             if f"process {child.pid} " in lock.read_text():
                 break
@@ -160,7 +174,7 @@ def _phase(folder: Path) -> str:
     return "between checkpoints" if steps else "before the first checkpoint"
 
 
-def _difference(one: Path, other: Path) -> str | None:
+def difference(one: Path, other: Path) -> str | None:
     """What differs between two finished runs; None where nothing does."""
     if _rows(one) != _rows(other):
         return "metrics.jsonl differs"

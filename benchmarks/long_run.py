@@ -37,7 +37,7 @@ class Memory(training.Hook):
 def main() -> None:
     chunks = int(os.environ.get("CHUNKS", "1000000"))
     training._CHUNK_SECONDS = 0.0
-    config = ppo.Config(num_envs=2, n_steps=2, minibatches=1, epochs=1, hidden_sizes=(4,))
+    config = ppo.Config(num_envs=1, n_steps=2, minibatches=1, epochs=1, hidden_sizes=())
     source = jax_source(Bandit(), num_envs=config.num_envs)
     algorithm = ppo.make(config, source.spec, jnp.float32(1))
     memory = Memory(chunks)

@@ -269,6 +269,21 @@ def test_columns_of_lists_and_compressed_tables_are_named(tmp_path):
             read_bars([tmp_path / "x.csv"], closes_only=True)
 
 
+@pytest.mark.parametrize("unit", ["days", "ms", "us", "ns"])
+def test_times_beyond_the_years_that_polars_writes_are_named(unit, tmp_path):
+    kind, number = (pl.Date, pl.Int32) if unit == "days" else (pl.Datetime(unit), pl.Int64)
+    most = 2**31 - 1 if unit == "days" else 2**63 - 1
+    times = pl.Series("date", [0, most, -most], dtype=number).cast(kind)
+    path = tmp_path / "x.parquet"
+    pl.DataFrame({"date": times, "close": [1.0, 2.0, 3.0]}).write_parquet(path)
+    found = check_file(path, closes_only=True)
+    if unit != "ns":  # these reach from 1677 to 2262
+        assert f"row 2, column date: '{most}' is not a date" in found[0]
+        assert f"row 3, column date: '-{most}' is not a date" in found[1]
+    pl.DataFrame({"date": [1, 2, 3], "close": [1.0] * 3, "symbol": times}).write_parquet(path)
+    assert "column symbol: holds Date" in "".join(check_file(path, closes_only=True))
+
+
 def test_a_small_parquet_file_that_announces_gigabytes_is_refused_before_it_is_read(tmp_path):
     rows = 34_000_000
     column = pl.zeros(rows, dtype=pl.Int8, eager=True)

@@ -1,18 +1,27 @@
 """Kills, signals, full disks and damaged files: what a run loses is nothing."""
 
 import contextlib
+import ctypes
 import errno
+import hashlib
 import json
 import os
+import re
 import resource
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 import yaml
 
@@ -21,11 +30,22 @@ from probes import Bandit
 from tradax import checkpoint, experiment, files, run_directory, training
 from tradax.cli import main
 from tradax.errors import ConfigError, ModelFileError, TradaxError
+from tradax.hooks import read_rows
 
 PPO = {"num_envs": 4, "n_steps": 8, "minibatches": 2, "hidden_sizes": [4]}
 RUN = {"total_timesteps": 128, "evaluations": 2, "log_rows": 4, "settings": {"ppo": PPO}}
 BANDIT = Bandit()  # one object, so that it is compiled once
-ARRAYS = {"weights": np.arange(6, dtype=np.float32).reshape(2, 3), "step": np.int32(7)}
+
+
+class State(NamedTuple):
+    weights: np.ndarray = np.arange(6, dtype=np.float32).reshape(2, 3)
+    odd: Any = np.array(True)
+    none: Any = np.zeros((0, 3))
+    half: Any = jnp.full(3, 1.5, jnp.bfloat16)
+    step: Any = np.int32(7)
+
+
+STATE = State()
 
 
 def train(out=None, resume=None, **more):
@@ -76,15 +96,16 @@ def flip(path):
 
 def test_the_newest_two_checkpoints_and_the_best_are_kept(tmp_path):
     for update in range(5):
-        checkpoint.write_checkpoint(tmp_path, ARRAYS, update=update, best=update in (0, 1))
+        arrays = checkpoint.to_host(STATE)
+        checkpoint.write_checkpoint(tmp_path, arrays, update=update, best=update in (0, 1))
     assert steps(tmp_path) == [1, 3, 4]
     found = checkpoint.read_newest(tmp_path)
-    np.testing.assert_array_equal(found["weights"], ARRAYS["weights"])
+    np.testing.assert_array_equal(found["weights"], STATE.weights)
 
 
 def test_one_changed_bit_in_any_file_of_a_checkpoint_is_noticed_and_the_one_before_serves(tmp_path):
-    checkpoint.write_checkpoint(tmp_path, ARRAYS)
-    checkpoint.write_checkpoint(tmp_path, {"weights": ARRAYS["weights"] + 1})
+    checkpoint.save_checkpoint(tmp_path, STATE)
+    checkpoint.save_checkpoint(tmp_path, STATE._replace(weights=STATE.weights + 1))
     backup = tmp_path.with_name("backup")
     shutil.copytree(tmp_path, backup)
     for path in [p for p in (backup / "1").rglob("*") if p.is_file()]:
@@ -93,8 +114,8 @@ def test_one_changed_bit_in_any_file_of_a_checkpoint_is_noticed_and_the_one_befo
         flip(tmp_path / path.relative_to(backup))
         with pytest.warns(match=r"1: damaged \(.*\); going on from 0, the one before"):
             found = checkpoint.read_newest(tmp_path)
-        np.testing.assert_array_equal(found["weights"], ARRAYS["weights"])
-    flip(next((tmp_path / "0" / "arrays").rglob("manifest.ocdbt")))
+        np.testing.assert_array_equal(found["weights"], STATE.weights)
+    flip(next((tmp_path / "0" / "arrays").rglob(".zarray")))
     with pytest.raises(ModelFileError, match="no checkpoint is whole"):
         checkpoint.read_newest(tmp_path)
 
@@ -102,8 +123,8 @@ def test_one_changed_bit_in_any_file_of_a_checkpoint_is_noticed_and_the_one_befo
 def test_what_a_killed_process_left_is_removed_and_so_are_damaged_checkpoints(tmp_path):
     folder = tmp_path / "checkpoints"
     folder.mkdir()
-    checkpoint.write_checkpoint(folder, ARRAYS)
-    checkpoint.write_checkpoint(folder, ARRAYS)
+    checkpoint.save_checkpoint(folder, STATE)
+    checkpoint.save_checkpoint(folder, STATE)
     flip(folder / "1" / "checkpoint.json")
     (folder / ".2" / "arrays").mkdir(parents=True)
     (tmp_path / ".policy.zip.ab12_xyz").write_text("half")
@@ -114,15 +135,63 @@ def test_what_a_killed_process_left_is_removed_and_so_are_damaged_checkpoints(tm
     assert {p.name for p in tmp_path.iterdir()} == {"checkpoints", ".gitignore"}
 
 
-def test_a_newer_format_is_refused_by_name_and_the_older_one_is_read(tmp_path):
-    checkpoint.write_checkpoint(tmp_path, ARRAYS)
-    # The first format had orbax's files and no description of them.
-    (tmp_path / "0" / "arrays").rename(tmp_path / "1")
-    shutil.rmtree(tmp_path / "0")
-    (tmp_path / "format.json").write_text('{"format": "tradax-checkpoint", "version": 1}')
-    assert int(checkpoint.read_newest(tmp_path)["step"]) == 7
-    (tmp_path / "format.json").write_text('{"format": "tradax-checkpoint", "version": 3}')
-    with pytest.raises(ModelFileError, match="format version 3 is newer than this tradax reads"):
+def test_arrays_come_back_as_they_were_also_in_several_pieces(tmp_path, monkeypatch):
+    for size in (2**26, 8):
+        monkeypatch.setattr(checkpoint, "_CHUNK_BYTES", size)
+        checkpoint.save_checkpoint(tmp_path, STATE)
+        jax.tree.map(
+            np.testing.assert_array_equal, checkpoint.load_checkpoint(tmp_path, STATE), STATE
+        )
+    pieces = [p.name for p in (tmp_path / "1" / "arrays" / "all").iterdir()]
+    assert sorted(pieces) == [".zarray", *map(str, range(len(pieces) - 1))]
+    assert len(pieces) == 6
+
+
+def test_what_other_settings_need_is_refused_before_it_is_read(tmp_path, monkeypatch):
+    checkpoint.save_checkpoint(tmp_path, STATE)
+    monkeypatch.delattr(checkpoint, "_checkpointer")
+    for name, value, need in (
+        ("weights", np.zeros((2, 4), np.float32), r"float32\[2, 3\], .* need float32\[2, 4\]"),
+        ("step", np.float32(7), r"int32\[\], .* need float32\[\]"),
+    ):
+        with pytest.raises(ModelFileError, match=f"{name} is {need}"):
+            checkpoint.load_checkpoint(tmp_path, STATE._replace(**{name: value}))
+
+
+def test_a_checkpoint_that_announces_more_than_it_describes_is_passed_over(tmp_path):
+    checkpoint.save_checkpoint(tmp_path, STATE)
+    path = tmp_path / "0" / "arrays" / "all" / ".zarray"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"shape": [10**12]}))
+    described = tmp_path / "0" / "checkpoint.json"
+    facts = json.loads(described.read_text())
+    facts["sha256"]["arrays/all/.zarray"] = checkpoint._sha256(path)
+    described.write_text(json.dumps(facts))
+    with pytest.raises(
+        ModelFileError, match=r"0: damaged \(1,000,000,000,000 bytes, and 35 are described"
+    ):
+        checkpoint.read_newest(tmp_path)
+
+
+def test_a_newer_format_is_refused_by_name_and_older_ones_are_read(tmp_path):
+    folder = tmp_path / "0"
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(folder / "arrays", {"weights": STATE.weights, "step": STATE.step})
+    # The second format had a tree of arrays, the first orbax's files and no description of them.
+    names = [str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()]
+    sums = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}
+    (folder / "checkpoint.json").write_text(json.dumps({"best": False, "sha256": sums}))
+    for version in (2, 1):
+        text = f'{{"format": "tradax-checkpoint", "version": {version}}}'
+        (tmp_path / "format.json").write_text(text)
+        assert int(checkpoint.read_newest(tmp_path)["step"]) == 7
+        if version == 2:
+            (folder / "arrays").rename(tmp_path / "1")
+            shutil.rmtree(folder)
+    for damaged in ("", "{", "[]", '{"version": NaN}'):  # the sums tell that the rest is whole
+        (tmp_path / "format.json").write_text(damaged)
+        assert int(checkpoint.read_newest(tmp_path)["step"]) == 7
+    (tmp_path / "format.json").write_text('{"format": "tradax-checkpoint", "version": 4}')
+    with pytest.raises(ModelFileError, match="format version 4 is newer than this tradax reads"):
         checkpoint.read_newest(tmp_path)
     (tmp_path / "manifest.json").write_text('{"format": 9}')
     with pytest.raises(ModelFileError, match=r"manifest.json: format version 9 is newer"):
@@ -145,6 +214,37 @@ def test_a_run_folder_is_for_one_process_and_the_dead_hold_none(tmp_path):
         assert f"process {os.getpid()} on" in (tmp_path / "run.lock").read_text()
 
 
+def test_of_processes_that_are_given_one_new_folder_at_once_one_gets_it(tmp_path):
+    start = threading.Barrier(8)
+
+    def run():
+        folder = run_directory.create(tmp_path / "run", "x")
+        start.wait(20)  # all have found it empty
+        with run_directory.locked(folder, unused=True):
+            run_directory.write_config(folder, {})
+
+    with ThreadPoolExecutor(8) as pool:
+        said = [str(future.exception()) for future in [pool.submit(run) for _ in range(8)]]
+    assert said.count("None") == 1
+    assert all(re.search("None|in use by|is not empty; .* --resume", text) for text in said)
+
+
+def test_a_row_that_was_cut_off_is_left_out_and_a_damaged_one_is_named(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    rows = ['{"update": 1, "x": 2}', '{"update": 2, "x": null}']
+    for end in ("", "\n", '\n{"upd', "\n\0\0", '\n{"update": 3, "x": NaN'):
+        path.write_text("\n".join(rows) + end)
+        assert read_rows(path) == [{"update": 1, "x": 2}, {"update": 2, "x": None}]
+    for wrong, said in (
+        ("{", "no JSON"),
+        ("[1]", "no row"),
+        ('{"update": "1"}', "no row"),
+    ):
+        path.write_text("\n".join([rows[0], wrong, rows[1], ""]))
+        with pytest.raises(ModelFileError, match=f"metrics.jsonl, line 2: is {said}"):
+            read_rows(path)
+
+
 def test_killed_in_mid_checkpoint_a_run_resumes_to_the_same_bits(tmp_path, whole):
     program = f"""
 import os, signal, sys
@@ -152,13 +252,13 @@ sys.path[:0] = {sys.path!r}
 import test_nothing_lost as here
 from tradax import checkpoint, training
 training._CHUNK_SECONDS = 0.0
-write, count = checkpoint._write_arrays, []
-def kill_in_the_second(path, arrays):
-    write(path, arrays)
+write, count = checkpoint._write_array, []
+def kill_in_the_second(path, content):
+    write(path, content)
     count.append(path)
     if len(count) == 2:
         os.kill(os.getpid(), signal.SIGKILL)
-checkpoint._write_arrays = kill_in_the_second
+checkpoint._write_array = kill_in_the_second
 here.train({str(tmp_path / "run")!r})
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
@@ -246,7 +346,7 @@ def goes_on(run, whole):
         else:
             train(run)
     assert result(run) == result(whole)
-    assert not [p for p in run.rglob(".*") if p.is_file()]
+    assert not [p for p in run.rglob(".*") if p.is_file() and "arrays" not in p.parts]
 
 
 def test_files_that_the_system_lets_grow_no_further_are_a_clear_error(tmp_path, whole):
@@ -255,11 +355,55 @@ def test_files_that_the_system_lets_grow_no_further_are_a_clear_error(tmp_path, 
         run = tmp_path / str(number)
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
         try:
-            with pytest.raises(TradaxError, match="cannot be written"):
+            with pytest.raises(TradaxError, match=r"cannot be written \(File too large\)"):
                 train(run)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
         goes_on(run, whole)
+
+
+@contextlib.contextmanager
+def permissions_count():
+    """Also for root, who lays down the right to pass over them, for this thread."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    head, before = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+    assert libc.capget(head, before) == 0
+    without = (ctypes.c_uint32 * 6)(*before)
+    without[0] &= ~0b110  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
+    assert libc.capset(head, without) == 0
+    try:
+        yield
+    finally:
+        assert libc.capset(head, before) == 0
+
+
+def test_a_folder_that_is_read_only_is_a_clear_error(tmp_path, whole, monkeypatch, one_by_one):
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o555)
+    begun = tmp_path / "begun"
+    shutil.copytree(whole, begun)
+    begun.chmod(0o555)
+
+    class Close(experiment.TensorBoard):
+        def on_tick(self, timesteps, steps_per_second):
+            if timesteps == 64:
+                (tmp_path / "run" / "checkpoints").chmod(0o555)
+
+    with permissions_count():
+        with pytest.raises(TradaxError, match=r"no folder can be made there .Permission"):
+            train(closed / "run")
+        with pytest.raises(TradaxError, match=r"run.lock: cannot be written .Permission denied"):
+            train(closed)
+        with pytest.raises(TradaxError, match=r"cannot be written .Permission denied"):
+            train(resume=begun, total_timesteps=256)
+        with monkeypatch.context() as patch:
+            patch.setattr(experiment, "TensorBoard", Close)
+            with pytest.raises(TradaxError, match=r"checkpoints: cannot be written .Permission"):
+                train(tmp_path / "run")
+    for folder in (closed, begun, tmp_path / "run" / "checkpoints"):
+        folder.chmod(0o755)
+    assert steps(tmp_path / "run" / "checkpoints")
+    goes_on(tmp_path / "run", whole)
 
 
 def test_a_checkpoint_folder_that_was_removed_is_made_again(

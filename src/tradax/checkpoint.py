@@ -2,21 +2,27 @@
 
     checkpoints/
       format.json
-      7/arrays/          by orbax
+      7/arrays/          all of them one after the other, by orbax
+      7/arrays.json      name, type and shape of each, in that order
       7/checkpoint.json  update, whether it was the best so far, SHA-256 of every file
       .8/                being written
 
 A checkpoint gets its name when all of it is on the disk. The newest two stay, and the newest that
 was the best on validation.
+
+One array and not a tree of them: orbax's format for trees (OCDBT) leaves some ten kilobytes in the
+process with every checkpoint, and files of their own take as many flushes.
 """
 
 import hashlib
-import json
+import math
+import os
+import re
 import shutil
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,9 +30,13 @@ import numpy as np
 
 from tradax.errors import ModelFileError, TradaxError
 from tradax.files import clear_errors, sync, write_json
+from tradax.reading import check_version, json_value, read_bytes
 
-_VERSION = 2
+_VERSION = 3
 _KEPT = 2
+_MOST_JSON = 2**24  # an array or a file in it takes 100 bytes
+_ARRAY = "all"
+_CHUNK_BYTES = 2**26  # a file each
 
 
 def save_checkpoint(folder: Path, tree: Any) -> None:
@@ -34,14 +44,42 @@ def save_checkpoint(folder: Path, tree: Any) -> None:
     write_checkpoint(folder, to_host(tree))
 
 
-def to_host(tree: Any) -> dict[str, np.ndarray]:
-    """Name -> a copy in the host's memory, which training does not overwrite."""
-    return {name: np.array(value) for name, value in _flatten(tree).items()}
+class Arrays(NamedTuple):
+    """Arrays in the host's memory, one after the other."""
+
+    outline: dict[str, tuple[str, list[int]]]
+    """Name -> type and shape."""
+    content: np.ndarray
+    """Of bytes; zeros at the end where it takes several files."""
+
+    def by_name(self) -> dict[str, np.ndarray]:
+        """Raises ValueError or TypeError where the outline is not that of the content."""
+        found, at = {}, 0
+        for name, (kind, shape) in self.outline.items():
+            end = at + _size(kind, shape)
+            found[name] = self.content[at:end].view(np.dtype(kind)).reshape(shape)
+            at = end
+        return found
+
+
+def to_host(tree: Any) -> Arrays:
+    """A copy that training does not overwrite."""
+    arrays = _flatten(tree)
+    size = sum(x.nbytes for x in arrays.values())
+    if (
+        size > _CHUNK_BYTES
+    ):  # orbax cuts into equal pieces, of a byte each where nothing else is left
+        size += -size % _CHUNK_BYTES
+    content = np.zeros(size, np.uint8)
+    packed = Arrays({n: (x.dtype.name, list(x.shape)) for n, x in arrays.items()}, content)
+    for name, place in packed.by_name().items():
+        place[...] = arrays[name]
+    return packed
 
 
 def write_checkpoint(
     folder: Path,
-    arrays: Mapping[str, np.ndarray],
+    arrays: Arrays,
     *,
     update: int | None = None,
     best: bool = False,
@@ -66,7 +104,8 @@ def write_checkpoint(
                 write_json(folder / "format.json", _format(_VERSION))
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir()
-            _write_arrays(temporary / "arrays", arrays)
+            _write_array(temporary / "arrays", arrays.content)
+            write_json(temporary / "arrays.json", arrays.outline)
             sums = {name: _sha256(temporary / name) for name in _files(temporary)}
             facts = {"update": update, "best": best, "sha256": sums}
             write_json(temporary / "checkpoint.json", facts)
@@ -92,30 +131,19 @@ def load_checkpoint(folder: Path, like: Any) -> Any:
         ModelFileError: there is no checkpoint, or none is whole, or it belongs to other settings;
             the message names the first difference.
     """
-    return _as_tree(folder, read_newest(folder), like)
+    wanted = _flatten(like)
+    saved = _newest(folder, {name: (x.dtype.name, list(x.shape)) for name, x in wanted.items()})
+    originals, structure = jax.tree.flatten(like)
+    leaves = [
+        jax.random.wrap_key_data(jnp.asarray(new)) if _is_key(old) else jnp.asarray(new)
+        for new, old in zip((saved[name] for name in wanted), originals, strict=True)
+    ]
+    return jax.tree.unflatten(structure, leaves)
 
 
 def read_newest(folder: Path) -> dict[str, np.ndarray]:
     """The arrays of the newest checkpoint that is whole, by name; errors as `load_checkpoint`."""
-    if (version := _version(folder)) > _VERSION:
-        raise ModelFileError(
-            f"{folder}: format version {version} is newer than this tradax reads ({_VERSION}); "
-            "upgrade tradax"
-        )
-    steps = _steps(folder)
-    if not steps:
-        raise ModelFileError(f"{folder}: no checkpoint to resume from")
-    problems = []
-    for step in reversed(steps):
-        try:
-            saved = _read(folder / str(step))
-        except _DamagedError as error:
-            problems.append(f"{folder / str(step)}: damaged ({error})")
-            continue
-        for problem in problems:
-            warnings.warn(f"{problem}; going on from {step}, the one before", stacklevel=2)
-        return saved
-    raise ModelFileError("\n".join([*problems, f"{folder}: no checkpoint is whole"]))
+    return _newest(folder, {})
 
 
 def has_checkpoint(folder: Path) -> bool:
@@ -146,16 +174,63 @@ class _DamagedError(Exception):
     """Not what was written."""
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _newest(folder: Path, wanted: dict[str, tuple[str, list[int]]]) -> dict[str, np.ndarray]:
+    if (version := _version(folder)) is not None:
+        check_version(version, _VERSION, folder)
+    steps = _steps(folder)
+    if not steps:
+        raise ModelFileError(f"{folder}: no checkpoint to resume from")
+    problems = []
+    for step in reversed(steps):
+        try:
+            saved = _read(folder / str(step), wanted)
+        except _DamagedError as error:
+            problems.append(f"{folder / str(step)}: damaged ({error})")
+            continue
+        for problem in problems:
+            warnings.warn(f"{problem}; going on from {step}, the one before", stacklevel=3)
+        return saved
+    raise ModelFileError("\n".join([*problems, f"{folder}: no checkpoint is whole"]))
+
+
+def _read(path: Path, wanted: dict[str, tuple[str, list[int]]]) -> dict[str, np.ndarray]:
     if damage := _damage(path):
         raise _DamagedError(damage)
-    arrays = path / "arrays"
+    arrays, outline = path / "arrays", path / "arrays.json"
     try:
-        with _checkpointer() as checkpointer:
-            saved = checkpointer.restore((arrays if arrays.is_dir() else path).absolute())
+        if not outline.is_file():  # the formats before
+            with _checkpointer(_tree_handler) as checkpointer:
+                saved = checkpointer.restore((arrays if arrays.is_dir() else path).absolute())
+            _check(path, {n: (x.dtype.name, list(x.shape)) for n, x in saved.items()}, wanted)
+            return saved
+        described = {name: (kind, shape) for name, (kind, shape) in _json(outline).items()}
+        _check(path, described, wanted)  # before memory is taken for them
+        (announced,) = _json(arrays / _ARRAY / ".zarray")["shape"]
+        size = sum(_size(*one) for one in described.values())
+        if not size <= announced <= size + _CHUNK_BYTES:
+            raise _DamagedError(f"{announced:,} bytes, and {size:,} are described")
+        with _checkpointer(_array_handler) as checkpointer:
+            return Arrays(described, checkpointer.restore(arrays.absolute())[_ARRAY]).by_name()
+    except (ModelFileError, _DamagedError):
+        raise
     except Exception as error:  # of many kinds, and none says that a file is damaged
         raise _DamagedError(str(error).splitlines()[0][:200]) from error
-    return saved
+
+
+def _check(
+    path: Path,
+    found: dict[str, tuple[str, list[int]]],
+    wanted: dict[str, tuple[str, list[int]]],
+) -> None:
+    """Raises ModelFileError at the first difference."""
+    for name, (kind, shape) in wanted.items():
+        got = found.get(name)
+        if got != (kind, shape):
+            got = "missing" if got is None else f"{got[0]}{got[1]}"
+            raise ModelFileError(
+                f"{path}: {name} is {got}, these settings need {kind}{shape}; "
+                "resume with the settings and data that the run was started with"
+            )
 
 
 def _damage(path: Path) -> str | None:
@@ -164,49 +239,35 @@ def _damage(path: Path) -> str | None:
     if not described.is_file():
         return None if (path / "_METADATA").is_file() else "checkpoint.json is missing"
     try:
-        sums = json.loads(described.read_text(encoding="utf-8"))["sha256"]
+        sums = _json(described)["sha256"]
         found = {name: _sha256(path / name) for name in _files(path) if name != described.name}
         for name in sorted(sums.keys() | found.keys()):
             if sums.get(name) != found.get(name):
                 return f"{name} is not what was written"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ModelFileError, OSError, KeyError, TypeError, AttributeError) as error:
         return str(error)
     return None
 
 
-def _as_tree(folder: Path, saved: dict[str, Any], like: Any) -> Any:
-    leaves = []
-    for name, value in _flatten(like).items():
-        found = saved.get(name)
-        if found is None or found.shape != value.shape or found.dtype != value.dtype:
-            got = "missing" if found is None else f"{found.dtype}{list(found.shape)}"
-            raise ModelFileError(
-                f"{folder}: {name} is {got}, these settings need {value.dtype}{list(value.shape)}; "
-                "resume with the settings and data that the run was started with"
-            )
-        leaves.append(np.asarray(found))
-    originals, structure = jax.tree.flatten(like)
-    leaves = [
-        jax.random.wrap_key_data(jnp.asarray(new)) if _is_key(old) else jnp.asarray(new)
-        for new, old in zip(leaves, originals, strict=True)
-    ]
-    return jax.tree.unflatten(structure, leaves)
+def _write_array(path: Path, content: np.ndarray) -> None:
+    import orbax.checkpoint as ocp
 
-
-def _write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    pieces = {_ARRAY: ocp.SaveArgs(chunk_byte_size=_CHUNK_BYTES)}
     try:
-        with _checkpointer() as checkpointer:
-            checkpointer.save(path.absolute(), dict(arrays))
+        with _checkpointer(_array_handler) as checkpointer:
+            checkpointer.save(
+                path.absolute(), args=ocp.args.PyTreeSave({_ARRAY: content}, save_args=pieces)
+            )
     except OSError:
         raise
     except Exception as error:  # tensorstore's errors are of many kinds
-        said = str(error)
-        # The operating system's part of a long message.
-        reason = said[said.rfind("[OS error") :] if "[OS error" in said else said.splitlines()[0]
+        reason = str(error).splitlines()[0]
+        if number := re.search(r"os_error_code='(\d+)'", str(error)):
+            reason = os.strerror(int(number[1]))
         raise TradaxError(f"{path.parent.parent}: cannot be written ({reason[:200]})") from error
 
 
-def _checkpointer() -> Any:
+def _checkpointer(handler: Callable[[Any], Any]) -> Any:
     """Of this process alone: in a job of several each holds everything, and the first one saves."""
     import orbax.checkpoint as ocp
 
@@ -216,7 +277,21 @@ def _checkpointer() -> Any:
     )
     if jax.process_count() == 1:
         alone = ocp.options.MultiprocessingOptions()
-    return ocp.StandardCheckpointer(multiprocessing_options=alone)
+    return ocp.Checkpointer(handler(alone), multiprocessing_options=alone)
+
+
+def _array_handler(alone: Any) -> Any:
+    import orbax.checkpoint as ocp
+
+    handler: Any = ocp.PyTreeCheckpointHandler(use_ocdbt=False, multiprocessing_options=alone)
+    handler.finalize = lambda directory: None  # it would look for OCDBT's files, and miss them
+    return handler
+
+
+def _tree_handler(alone: Any) -> Any:
+    import orbax.checkpoint as ocp
+
+    return ocp.StandardCheckpointHandler(multiprocessing_options=alone)
 
 
 def _flatten(tree: Any) -> dict[str, np.ndarray]:
@@ -229,6 +304,10 @@ def _flatten(tree: Any) -> dict[str, np.ndarray]:
     }
 
 
+def _size(kind: str, shape: Sequence[int]) -> int:
+    return math.prod(shape) * np.dtype(kind).itemsize
+
+
 def _is_key(x: Any) -> bool:
     return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
 
@@ -236,15 +315,15 @@ def _is_key(x: Any) -> bool:
 def _steps(folder: Path) -> list[int]:
     if not folder.is_dir():
         return []
-    return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit())
+    return sorted(int(p.name) for p in folder.iterdir() if p.name.isdecimal())
 
 
 def _newest_best(folder: Path) -> int | None:
     for step in reversed(_steps(folder)):
         try:
-            if json.loads((folder / str(step) / "checkpoint.json").read_text())["best"]:
+            if _json(folder / str(step) / "checkpoint.json")["best"]:
                 return step
-        except (OSError, ValueError, KeyError, TypeError):
+        except (ModelFileError, KeyError, TypeError):
             continue
     return None
 
@@ -253,12 +332,16 @@ def _format(version: int) -> dict[str, Any]:
     return {"format": "tradax-checkpoint", "version": version}
 
 
-def _version(folder: Path) -> int:
-    """0 where nothing says it."""
+def _version(folder: Path) -> Any:
+    """None where nothing says it: a damaged format.json costs no checkpoint, each has its sums."""
     try:
-        return int(json.loads((folder / "format.json").read_text(encoding="utf-8"))["version"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return 0
+        return _json(folder / "format.json")["version"]
+    except (ModelFileError, KeyError, TypeError):
+        return None
+
+
+def _json(path: Path) -> Any:
+    return json_value(read_bytes(path, most=_MOST_JSON), path)
 
 
 def _files(folder: Path) -> list[str]:

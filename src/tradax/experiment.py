@@ -212,7 +212,7 @@ def train(
         folder = run_directory.create(
             out, f"{run_directory.symbol_folder(request.env)}-{request.algorithm}"
         )
-    with run_directory.locked(folder):
+    with run_directory.locked(folder, unused=resume is None):
         remove_leftovers(folder)
         task = task._replace(folders=[folder / path for path in task.folders])
         if frame is not None and resume is None and task.bars is not None:

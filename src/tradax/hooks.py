@@ -13,9 +13,11 @@ import jax
 import numpy as np
 
 from tradax.checkpoint import to_host, write_checkpoint
+from tradax.errors import ModelFileError
 from tradax.files import append, clear_errors, write_atomic
 from tradax.model_file import save_policy
 from tradax.protocols import Algorithm
+from tradax.reading import json_value, read_bytes
 from tradax.training import Hook, Progress, Row
 
 
@@ -38,13 +40,23 @@ class MetricsFile(Hook):
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Rows of a `metrics.jsonl`; a last line that was cut off is left out."""
+    """Rows of a `metrics.jsonl`; a last line that was cut off is left out.
+
+    Raises:
+        ModelFileError: another line is no row.
+    """
+    lines = read_bytes(path).split(b"\n")
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for number, line in enumerate(lines, 1):
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
+            row = json_value(line, source := f"{path}, line {number}")
+        except ModelFileError:
+            if number < len(lines):
+                raise
+            break  # cut off, or empty
+        if not isinstance(row, dict) or type(row.get("update")) is not int:
+            raise ModelFileError(f"{source}: is no row of metrics (it has no update)")
+        rows.append(row)
     return rows
 
 

@@ -1,5 +1,6 @@
 """Updates from environments on the host: a Python loop in which only learning is compiled."""
 
+import warnings
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -10,11 +11,6 @@ from jax.sharding import Mesh
 from tradax.errors import ConfigError
 from tradax.optimise import all_finite
 from tradax.protocols import Algorithm, Finished, Metrics, Source, TrainState, checked
-
-RESUMED = (
-    "resuming with new episodes: environments on the host cannot go on in the middle of theirs, so "
-    "the result differs from that of an uninterrupted run"
-)
 
 
 class Sums(NamedTuple):
@@ -39,7 +35,16 @@ def check(members: int | None, mesh: Mesh | None) -> None:
 
 
 def begin(algorithm: Algorithm, source: Source, state: TrainState) -> TrainState:
-    """The state with new episodes: what environments on the host hold is no part of it."""
+    """The state with new episodes: what environments on the host hold is no part of it.
+
+    Warns where updates were done before.
+    """
+    if update := int(state.update):
+        warnings.warn(
+            f"going on from update {update} with new episodes: environments on the host cannot go "
+            "on in the middle of theirs, so the result differs from that of an uninterrupted run",
+            stacklevel=3,
+        )
     key = jax.random.fold_in(state.key, state.update)
     return state._replace(carry=source.reset(key, algorithm.actor(state.learner)))
 

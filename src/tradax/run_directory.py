@@ -33,14 +33,14 @@ _FORMAT = 1
 _LOCK = "run.lock"
 
 
-def create(out: Path | str | None, name: str, *, overwrite: bool = False) -> Path:
+def create(out: Path | str | None, name: str) -> Path:
     """A new, empty run folder: `out`, or runs/NAME-1, -2, ...
 
     Raises:
         TradaxError: `out` holds something already, or no folder can be made there.
     """
     try:
-        return _created(out, name, overwrite)
+        return _created(out, name)
     except OSError as error:
         folder = Path("runs") if out is None else Path(out)
         raise TradaxError(
@@ -48,14 +48,10 @@ def create(out: Path | str | None, name: str, *, overwrite: bool = False) -> Pat
         ) from None
 
 
-def _created(out: Path | str | None, name: str, overwrite: bool) -> Path:
+def _created(out: Path | str | None, name: str) -> Path:
     if out is not None:
         folder = Path(out)
-        if folder.exists() and (not folder.is_dir() or (_is_used(folder) and not overwrite)):
-            hint = "give another --out"
-            if is_unfinished(folder):
-                hint += f", or go on with the unfinished run that it holds: --resume {folder}"
-            raise TradaxError(f"{folder} exists and is not empty; {hint}")
+        _check_unused(folder)
         folder.mkdir(parents=True, exist_ok=True)
         return folder
     for number in range(1, 1_000_000):
@@ -68,10 +64,15 @@ def _created(out: Path | str | None, name: str, overwrite: bool) -> Path:
     raise TradaxError("the folder runs is full; give --out")
 
 
-def _is_used(folder: Path) -> bool:
-    """Whether there is anything but what a run leaves that was killed before it was described."""
+def _check_unused(folder: Path) -> None:
+    """Raises TradaxError where there is anything but a run killed before it was described."""
     began = (folder / _LOCK).exists() and not (folder / "config.yaml").exists()
-    return any(folder.iterdir()) and not began
+    if not folder.exists() or (folder.is_dir() and (began or not any(folder.iterdir()))):
+        return
+    hint = "give another --out"
+    if is_unfinished(folder):
+        hint += f", or go on with the unfinished run that it holds: --resume {folder}"
+    raise TradaxError(f"{folder} exists and is not empty; {hint}")
 
 
 def is_unfinished(folder: Path) -> bool:
@@ -80,17 +81,22 @@ def is_unfinished(folder: Path) -> bool:
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, *, unused: bool = False) -> Iterator[None]:
     """For the one process that may write here. The system takes the lock from a process that dies.
 
+    Args:
+        unused: nothing may be there, also not from a process that had the lock just before.
+
     Raises:
-        TradaxError: another process has it.
+        TradaxError: another process has it, or had it.
     """
     path = folder / _LOCK
     with contextlib.ExitStack() as stack:
         with clear_errors(path):
             file = stack.enter_context(path.open("a+b", buffering=0))
             _lock(path, file)
+            if unused:
+                _check_unused(folder)
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()}\n".encode())
         yield

@@ -143,11 +143,8 @@ def train(
     else:
         progress = jax.tree.map(jnp.copy, resume)  # chunks overwrite theirs
     if not source.jittable:
-        state = progress.state
-        if int(state.update):
-            for hook in hooks:
-                hook.on_note(host_updates.RESUMED)
-        progress = progress._replace(state=host_updates.begin(algorithm, source, state))
+        begun = host_updates.begin(algorithm, source, progress.state)
+        progress = progress._replace(state=begun)
     theirs = source
     if mesh is not None:
         check_mesh(algorithm, mesh, members)

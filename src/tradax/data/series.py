@@ -184,6 +184,9 @@ def _groups(
     if column is None:
         return {symbol: np.arange(table.frame.height)}
     series = plain_values(table, column, problems, "names")
+    if series is not None and series.dtype.is_temporal():
+        problems.add(f"column {column}", f"holds {series.dtype}; it must hold names")
+        series = None
     if series is None:
         return {}
     names = series.cast(pl.String).str.strip_chars().fill_null("")

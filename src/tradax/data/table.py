@@ -23,6 +23,7 @@ TIMESTAMP = ("timestamp", "date", "datetime", "time")
 
 _MOST_ANNOUNCED = 2**29  # bytes; smaller tables are read whatever their file's size
 _MOST_RATIO = 100  # of memory to file, above that
+_ERA_SECONDS = (-62_135_596_800, 253_402_300_799)  # years 1 to 9999, since 1970
 _DATE_FORMATS = ("%Y-%m-%d", "%Y/%m/%d", "%Y%m%d")
 _TIME_FORMATS = ("%H:%M", "%H:%M:%S", "%H:%M:%S%.f", "%H:%M:%S%.f%z", "%H:%M%z")
 
@@ -206,8 +207,11 @@ def parse_timestamps(table: Table, column: str, problems: Problems) -> np.ndarra
     series = plain_values(table, column, problems, "dates")
     if series is None:
         return np.full(table.frame.height, np.datetime64("NaT", "us"))
-    text = series.cast(pl.String, strict=False)
-    if series.dtype == pl.Date or isinstance(series.dtype, pl.Datetime):
+    temporal = series.dtype.is_temporal()
+    # polars cannot write times beyond its years as text, and ends in a panic.
+    text = (series.to_physical() if temporal else series).cast(pl.String, strict=False)
+    if temporal:
+        series = _of_this_era(series)
         if isinstance(series.dtype, pl.Datetime) and series.dtype.time_zone:
             series = series.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
         parsed = series.cast(pl.Datetime("us"))
@@ -216,7 +220,7 @@ def parse_timestamps(table: Table, column: str, problems: Problems) -> np.ndarra
     else:
         text = text.str.strip_chars().str.replace(r"[Zz]$", "+00:00")
         parsed = _parse_text(text)
-    if parsed is None or parsed.null_count() == len(parsed):
+    if parsed is None or (parsed.null_count() == len(parsed) and not temporal):
         unix = text.cast(pl.Float64, strict=False).fill_nan(None)
         unix = unix.set(unix.is_infinite(), None)
         size = float(np.nanmedian(np.abs(unix.to_numpy()))) if unix.null_count() < len(unix) else 0
@@ -238,6 +242,18 @@ def parse_timestamps(table: Table, column: str, problems: Problems) -> np.ndarra
         ),
     )
     return parsed.to_numpy().astype("datetime64[us]")
+
+
+def _of_this_era(series: "pl.Series") -> "pl.Series":
+    """Dates or times of the years 1 to 9999; null where there is another."""
+    import polars as pl
+
+    ticks = 1 / 86_400  # a second
+    if isinstance(series.dtype, pl.Datetime):
+        ticks = {"ms": 10**3, "us": 10**6, "ns": 10**9}[series.dtype.time_unit]
+    first, last = (max(min(round(s * ticks), 2**63 - 1), -(2**63)) for s in _ERA_SECONDS)
+    within = series.to_physical().is_between(first, last).fill_null(value=False)
+    return series.zip_with(within, pl.Series([None], dtype=series.dtype))
 
 
 def _why_no_date(text: str | None) -> str:

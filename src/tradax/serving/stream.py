@@ -8,6 +8,7 @@ from typing import Any
 from tradax.data.series import SYMBOL
 from tradax.data.table import plain_name
 from tradax.errors import ConfigError, DataError, TradaxError
+from tradax.reading import json_value
 from tradax.serving.history import joined, row
 from tradax.serving.orders import Order, account_json, order_json
 from tradax.serving.runs import chosen, open_bars, symbols
@@ -95,17 +96,14 @@ class Stream:
         """One line of JSON. After an error every account is what it was."""
         self._line += 1
         try:
-            said = json.loads(line)
+            said = json_value(line, "the line", infinite=True, error=DataError)
             if not isinstance(said, dict):
                 raise DataError(f"a {type(said).__name__}; send a bar or a fill as a JSON object")
             if "fill" in said:
                 return self._fill(said["fill"])
             return self._bar(said)
-        except json.JSONDecodeError as error:
-            message = f"not JSON ({error}); send one object a line"
         except TradaxError as error:
-            message = str(error)
-        return json.dumps({"error": message, "line": self._line})
+            return json.dumps({"error": str(error), "line": self._line})
 
     def _bar(self, bar: dict[str, Any]) -> str:
         named = [value for name, value in bar.items() if plain_name(name) in SYMBOL]
