@@ -3,11 +3,13 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import tradax
+from jobs import job
 from tradax import updates
 from tradax.cli import main
 from tradax.errors import ConfigError, ModelFileError, TradaxError
@@ -154,7 +156,7 @@ DEVICES = """
 import sys
 import numpy as np
 import tradax
-from tests.test_sweep import CLOSE, FEW, member_weights
+from test_sweep import CLOSE, FEW, member_weights
 from tradax.sweeps import experiment
 
 experiment.extract = lambda *_, **__: (None, {})  # tested elsewhere
@@ -175,7 +177,28 @@ for other in more:
 def test_one_two_and_four_devices_find_the_same(tmp_path):
     command = [sys.executable, "-c", DEVICES, str(tmp_path)]
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
-    subprocess.run(command, check=True, env=os.environ | {"XLA_FLAGS": flags})
+    paths = {"XLA_FLAGS": flags, "PYTHONPATH": str(Path(__file__).parent)}
+    subprocess.run(command, check=True, env=os.environ | paths)
+
+
+def test_two_processes_find_what_one_finds(tmp_path):
+    arguments = ["sweep", "--env", "CartPole-v1", "--seeds", "4", "--timesteps", "32"]
+    arguments += ["--evaluations", "1", "--devices"]
+    small = {"num-envs": 2, "n-steps": 8, "minibatches": 2, "epochs": 1, "hidden-sizes": 4}
+    for option, value in small.items():
+        arguments[1:1] = [f"--ppo.{option}", str(value)]
+    assert main([*arguments, "1", "--out", str(tmp_path / "one")]) == 0
+    processes = job([*arguments, "2", "--out", "two"], tmp_path)
+    said = [process.communicate(timeout=240) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], said
+    assert "validation" in said[0][0]
+    assert "validation" not in said[1][0]  # the first one speaks, and writes
+    one, two = (results.read_results(tmp_path / name) for name in ("one", "two"))
+    scores = [[member["validation_score"] for member in found] for found in (one, two)]
+    np.testing.assert_allclose(*scores, rtol=1e-4)
+    for number in range(4):
+        found = [weights(tmp_path / name / "members" / f"{number:05d}") for name in ("one", "two")]
+        np.testing.assert_allclose(*found, **CLOSE)
 
 
 def test_environments_without_prices_are_swept_too(tmp_path):

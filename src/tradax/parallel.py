@@ -212,6 +212,21 @@ def agree(length: int, stop: int) -> tuple[int, int]:
     return int(told[0, 0]), int(told[:, 1].max())
 
 
+def least(value: int | None) -> int | None:
+    """The least that any process has; None where one has none."""
+    if jax.process_count() == 1:
+        return value
+    from jax.experimental import multihost_utils
+
+    known = np.array([-1 if value is None else value], np.int64)
+    # As two halves, for JAX makes 32 bits of 64.
+    halves = np.stack([known >> 31, known & 0x7FFFFFFF]).astype(np.int32)
+    with losses():
+        told = np.asarray(multihost_utils.process_allgather(halves)).astype(np.int64)
+    all_ = (told[:, 0, 0] << 31) | told[:, 1, 0]
+    return None if (all_ < 0).any() else int(all_.min())
+
+
 @contextlib.contextmanager
 def losses() -> Iterator[None]:
     """Raises LostProcessError where a computation failed because another process has gone."""

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import tyro
@@ -86,6 +87,7 @@ def sweep(options: SweepOptions, settings: dict[str, dict[str, Any]], command: s
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     device.use(options.device, simulated=options.devices or cores)
     device.keep_compiled_programs()
+    options.join()
     import jax
 
     from tradax.sweeps import experiment, table
@@ -102,7 +104,7 @@ def sweep(options: SweepOptions, settings: dict[str, dict[str, Any]], command: s
             truncation=options.truncation,
             perturbation=options.perturbation,
             seeds=options.seeds,
-            devices=options.devices or (len(jax.local_devices()) if options.ray is None else 1),
+            devices=options.devices or (len(jax.devices()) if options.ray is None else 1),
             wave_members=options.wave_members,
             ray=options.ray,
             optuna=options.optuna,
@@ -112,6 +114,8 @@ def sweep(options: SweepOptions, settings: dict[str, dict[str, Any]], command: s
             progress=True,
             command=command,
         )
+    if done.run_dir == Path():  # the first process says the rest
+        return 128 + done.interrupted if done.interrupted else 0
     if done.interrupted:
         how = f"--resume {done.run_dir}" + (f" --ray {options.ray}" if options.ray else "")
         print(f"interrupted; go on with: tradax sweep {how}", file=sys.stderr)

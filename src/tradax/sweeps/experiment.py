@@ -170,7 +170,7 @@ def sweep(
             devices=devices,
             wave_members=wave_members,
             population=plan,
-            memory=asking.room(free_memory()) if ray is None else None,
+            memory=asking.room(parallel.least(free_memory())) if ray is None else None,
             batch=batch,
         )
     asking.check(request, ray)
@@ -213,7 +213,8 @@ def sweep(
             folder = run_directory.create(out, name)
         if cluster is not None:
             ray_cluster.check_folder(cluster, folder)
-        stack.enter_context(run_directory.locked(folder))
+        new = resume is None and cluster is None  # a cluster's nodes have tried to write there
+        stack.enter_context(run_directory.locked(folder, unused=new))
         if resume is None:
             if search is not None:
                 asked = search.ask(replace(request, settings=[]), fits)
@@ -235,18 +236,17 @@ def sweep(
                 print(search.words(request), flush=True)
             stopped = _train(request, layout, folder, cluster, checkpoint_seconds, progress)
             found = results.read_results(folder)
-            if stopped:
-                parallel.leave()
-                return SweepResult(folder, found, [], request.settings, {}, stopped)
-            if search is None:
-                break
-            search.tell(found)
-            asked = search.ask(request, fits)
+            asked = None
+            if search is not None and not stopped:
+                search.tell(found)
+                asked = search.ask(request, fits)
             if asked is None:
                 break
             request, layout = asked, laid_out(asked)
             results.write_sweep(folder, request)
         parallel.leave()
+        if stopped:
+            return SweepResult(folder, found, [], request.settings, {}, stopped)
         return _finish(request, folder, found, skip_posterior)
 
 
