@@ -1,7 +1,6 @@
 """Sweeps beyond one process: on a ray cluster, and with Optuna as the search driver."""
 
 import contextlib
-import json
 import re
 import signal
 import subprocess
@@ -19,11 +18,12 @@ from scipy.stats import trim_mean
 import tradax
 from tradax.cli import main
 from tradax.errors import ConfigError
+from tradax.ledger import of_folder
 from tradax.sweeps import experiment, optuna_search, ray_cluster, ray_tasks, wave
 from tradax.sweeps.grid import space
 from tradax.sweeps.members import lay_out
 from tradax.sweeps.ray_cluster import Cluster, Node
-from tradax.sweeps.results import read_sweep
+from tradax.sweeps.results import read_results, read_sweep
 
 EXAMPLES = Path(__file__).parents[1] / "examples" / "cluster"
 TINY = {"num_envs": 2, "n_steps": 16, "minibatches": 1, "epochs": 1, "hidden_sizes": [4]}
@@ -42,8 +42,11 @@ def tiny(**more):
     )
 
 
-def trials(folder: Path) -> list[dict]:
-    return [json.loads(line) for line in (folder / "trials.jsonl").read_text().splitlines()]
+def numbers(folder: Path) -> list[int]:
+    """Of members that are done; each is one trial."""
+    found = [result["number"] for result in read_results(folder)]
+    assert len(of_folder(folder)) == len(found)
+    return found
 
 
 @pytest.fixture
@@ -93,7 +96,7 @@ def test_each_trial_is_told_the_interquartile_mean_of_its_validation_scores(untr
         scores = [m["validation_score"] for m in done.members if m["setting"] == setting]
         assert trial.value == pytest.approx(trim_mean(scores, 0.25), rel=1e-12)
         assert trial.params["ppo.learning_rate"] == done.settings[setting]["ppo"]["learning_rate"]
-    assert sorted(t["member"] for t in trials(done.run_dir)) == list(range(25))
+    assert numbers(done.run_dir) == list(range(25))
 
 
 def test_a_search_that_was_stopped_goes_on_to_the_same_settings(untrained, tmp_path, monkeypatch):
@@ -180,7 +183,7 @@ def test_members_that_all_fail_do_not_stop_the_sweep(tmp_path):
         wave_members=1,
         out=tmp_path / "s",
     )
-    failed = [trial["failed"] for trial in trials(tmp_path / "s")]
+    failed = [result["failed"] for result in read_results(tmp_path / "s")]
     assert failed[0] is None
     assert "NaN or infinite" in failed[1]
     assert done.tested["CartPole-v1"]["mean_return"] > 0
@@ -249,7 +252,7 @@ def test_what_a_lost_task_had_finished_is_not_trained_again(tmp_path, monkeypatc
     assert sorted(ray.sent) == [0, 1, 1]
     assert sorted(trained) == [0, 1]
     assert "wave 2 of 2: lost (LostError: the node is dead)" in capsys.readouterr().err
-    assert [trial["member"] for trial in trials(tmp_path / "s")] == [0, 1]
+    assert numbers(tmp_path / "s") == [0, 1]
     assert all(member["failed"] is None for member in done.members)
     # As many waves as are trained at once, and planned from the file just so.
     request = read_sweep(tmp_path / "s")
@@ -267,7 +270,7 @@ def test_a_wave_that_is_lost_again_and_again_is_given_up(tmp_path, monkeypatch):
     with pytest.raises(tradax.TradaxError, match=r"(?s)1 of 3 waves .*wave 2: lost 4 times"):
         on_cluster(monkeypatch, ray, tmp_path / "s", grid=rates, wave_members=1)
     assert sorted(ray.sent) == [0, 1, 1, 1, 1, 2]
-    assert [trial["member"] for trial in trials(tmp_path / "s")] == [0, 2]
+    assert numbers(tmp_path / "s") == [0, 2]
 
 
 @pytest.mark.parametrize(

@@ -432,6 +432,19 @@ def test_a_checkpoint_folder_that_was_removed_is_made_again(
     assert not (tmp_path / "other" / "policy.zip").exists()
 
 
+def test_a_run_that_is_moved_while_a_checkpoint_is_written_is_an_error(tmp_path, monkeypatch):
+    real, run = checkpoint._write_array, tmp_path / "run"
+    run.mkdir()
+
+    def moved(path, content):
+        run.rename(tmp_path / "elsewhere")
+        real(path, content)  # makes the folders that have gone
+
+    monkeypatch.setattr(checkpoint, "_write_array", moved)
+    with pytest.raises(TradaxError, match=r"cannot be written .*moved or removed"):
+        checkpoint.save_checkpoint(run / "checkpoints", {"x": np.zeros(3)})
+
+
 def test_other_options_data_or_libraries_are_refused_by_name(tmp_path, whole):
     run = tmp_path / "run"
     shutil.copytree(whole, run)

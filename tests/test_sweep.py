@@ -183,12 +183,12 @@ def test_one_two_and_four_devices_find_the_same(tmp_path):
 
 def test_two_processes_find_what_one_finds(tmp_path):
     arguments = ["sweep", "--env", "CartPole-v1", "--seeds", "4", "--timesteps", "32"]
-    arguments += ["--evaluations", "1", "--devices"]
+    arguments += ["--evaluations", "1"]
     small = {"num-envs": 2, "n-steps": 8, "minibatches": 2, "epochs": 1, "hidden-sizes": 4}
     for option, value in small.items():
         arguments[1:1] = [f"--ppo.{option}", str(value)]
-    assert main([*arguments, "1", "--out", str(tmp_path / "one")]) == 0
-    processes = job([*arguments, "2", "--out", "two"], tmp_path)
+    assert main([*arguments, "--devices", "1", "--out", str(tmp_path / "one")]) == 0
+    processes = job([*arguments, "--out", "two"], tmp_path)
     said = [process.communicate(timeout=240) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], said
     assert "validation" in said[0][0]

@@ -14,6 +14,7 @@ One array and not a tree of them: orbax's format for trees (OCDBT) leaves some t
 process with every checkpoint, and files of their own take as many flushes.
 """
 
+import errno
 import hashlib
 import math
 import os
@@ -95,9 +96,10 @@ def write_checkpoint(
     Raises:
         TradaxError: it cannot be written, or the folder around `folder` has gone.
     """
-    step = max(_steps(folder), default=-1) + 1
-    temporary = folder / f".{step}"
     with clear_errors(folder):
+        step = max(_steps(folder), default=-1) + 1
+        temporary = folder / f".{step}"
+        around = _identity(folder.parent)
         try:
             folder.mkdir(exist_ok=True)
             if _version(folder) != _VERSION:
@@ -111,14 +113,23 @@ def write_checkpoint(
             write_json(temporary / "checkpoint.json", facts)
             for path in [*temporary.rglob("*"), temporary, *beside]:
                 sync(path)
+            if _identity(folder.parent) != around:
+                # orbax makes the folders that it needs, also where the run was moved away.
+                raise OSError(errno.ENOENT, "the folder around it was moved or removed")
             temporary.rename(folder / str(step))
             sync(folder)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
-    for old in _steps(folder)[:-_KEPT]:
-        if old != _newest_best(folder):
-            shutil.rmtree(folder / str(old), ignore_errors=True)
+        for old in _steps(folder)[:-_KEPT]:
+            if old != _newest_best(folder):
+                shutil.rmtree(folder / str(old), ignore_errors=True)
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    """The same for one folder however it is called; another for a new one of its name."""
+    status = folder.stat()
+    return status.st_dev, status.st_ino
 
 
 def load_checkpoint(folder: Path, like: Any) -> Any:
