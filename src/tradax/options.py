@@ -47,7 +47,8 @@ class LearnOptions:
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """Where to compute."""
     out: str | None = None
-    """Folder for the results; runs/ENV-ALGORITHM-1, -2, ... by default."""
+    """Folder for the results; runs/ENV-ALGORITHM-1, -2, ... by default, of a sweep
+    runs/ENV-ALGORITHM-sweep-1, ..."""
     checkpoint_seconds: float = 60.0
     """Save at least so often what --resume needs, in the background; besides at the end, and of a
     single training at each best evaluation."""
@@ -114,7 +115,8 @@ class TrainOptions(LearnOptions):
     serves for validation and the test. --timesteps counts logged steps."""
     devices: int | None = None
     """Share each update between so many devices: a search's population, a policy gradient's
-    environments and gradients. The result is that of one device. On a CPU they are simulated."""
+    environments and gradients; or share out the symbols, where each has a policy. The result is
+    that of one device. On a CPU they are simulated."""
     resume: str | None = None
     """Go on with an interrupted run's folder, to the result that it would have had. Its own options
     count; only --timesteps may be given, and grow."""

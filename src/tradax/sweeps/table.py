@@ -144,7 +144,7 @@ def _test_words(summary: dict[str, Any] | None) -> str:
         return f"mean return {summary['mean_return']:.4g}"
     figures = summary["strategies"]["policy"]
     if "total_return" not in figures:
-        name, value = next(iter(figures.items()))
+        name, value = next((n, v) for n, v in figures.items() if n != "paths")
         return f"{name.replace('_', ' ')} {value:.4g}"
     sharpe = "-" if figures["sharpe"] is None else f"{figures['sharpe']:.2f}"
     return f"return {figures['total_return']:.1%}, Sharpe {sharpe}"
