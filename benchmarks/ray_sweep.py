@@ -19,6 +19,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from tradax.ledger import of_folder
+from tradax.sweeps.results import read_results
+
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 _LIMIT_SECONDS = 900
 _STORE = 80 * 2**20
@@ -166,10 +169,12 @@ def _sweep(options: list[str], stop_in: Path | None = None) -> tuple[str, int]:
 
 
 def _unfinished(folder: Path) -> list[str]:
-    trials = [json.loads(line) for line in (folder / "trials.jsonl").read_text().splitlines()]
-    members = [trial["member"] for trial in trials]
-    print(f"{len(members)} members in trials.jsonl, {len(set(members))} different ones")
+    trials = [trial.id for trial in of_folder(folder)]
+    print(f"{len(trials)} trials in trials.jsonl, {len(set(trials))} different ones")
+    members = [result["number"] for result in read_results(folder)]
     wrong = [] if members == list(range(24)) else [f"members {members}"]
+    if not len(trials) == len(set(trials)) == 24:
+        wrong.append(f"{len(trials)} trials, {len(set(trials))} different ones")
     for member in range(24):
         rows = (folder / "members" / f"{member:05d}" / "metrics.jsonl").read_text().splitlines()
         updates = [json.loads(row)["update"] for row in rows]

@@ -232,7 +232,7 @@ def test_a_population_is_in_one_wave_whatever_the_waves_and_devices(monkeypatch)
             seeds = [member.seed for member in wave.members]
             assert sorted(seeds) == seeds
             assert {seeds.count(seed) for seed in seeds} == {SIZE}
-    with pytest.raises(ConfigError, match="wave_members is 3; a population of 4"):
+    with pytest.raises(ConfigError, match="wave_members is 3; on 1 devices 4 train at once"):
         lay_out(replace(asked, wave_members=3))
 
 

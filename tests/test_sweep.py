@@ -218,6 +218,15 @@ def test_settings_of_other_shapes_are_other_programs(tmp_path):
     assert [len(wave.members) for wave in layout.waves] == [8, 8]
 
 
+def test_settings_that_move_the_validation_span_share_a_program_and_no_wave():
+    request = request_of(grid={"features.volatility_window": [20, 60]})
+    layout = members.lay_out(request)
+    spans = [layout.tasks[setting].pipeline.splits.validation for setting in (0, 1)]
+    assert spans[0] != spans[1]
+    assert [wave.program for wave in layout.waves] == [0, 0]
+    assert [{m.setting for m in wave.members} for wave in layout.waves] == [{0}, {1}]
+
+
 def request_of(grid=None, **more):
     from tradax.preparation import Request
 
@@ -236,6 +245,8 @@ def test_waves_fit_into_memory_and_devices():
     fit = members.lay_out(request, free=fixed + 3 * each)
     assert [wave.size for wave in fit.waves] == [2, 2]
     assert all(wave.bytes <= fixed + 3 * each for wave in fit.waves)
+    with pytest.raises(ConfigError, match="wave_members is 1; on 2 devices 2 train at once"):
+        members.lay_out(request_of(devices=2, wave_members=1))
     with pytest.raises(ConfigError, match="2 members at once need"):
         members.lay_out(request, free=fixed + each)
 

@@ -35,6 +35,13 @@ def use(device: Literal["auto", "cpu", "gpu"], *, simulated: int | None = None) 
         )
 
 
+def cores() -> int:
+    """CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def keep_compiled_programs() -> Path | None:
     """Keep compiled programs in a folder of the user's, so that the next start is fast.
 

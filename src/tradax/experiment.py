@@ -140,8 +140,8 @@ def train(
     """
     settings = {name: dict(options) for name, options in (settings or {}).items()}
     if not preprocessing:
-        settings.setdefault("features", {})["indicators"] = False
-    frame = None if data is None or isinstance(data, str | list | tuple | Path) else data
+        settings = without_indicators(settings)
+    frame = in_memory(data)
     algorithm, settings = named("algorithms", algorithm, settings)
     if (market := market_in(env)) is not None:
         env = market
@@ -395,6 +395,16 @@ def _with_its_number(env: HostSource, algorithm: str, settings: dict) -> dict:
     if not env.fixed or "num_envs" in own or "num_envs" not in names:
         return settings
     return {**settings, algorithm: {**own, "num_envs": env.num_envs}}
+
+
+def in_memory(data: Any) -> Any:
+    """`data` where it is bars or a frame; None where it names them."""
+    return None if data is None or isinstance(data, str | list | tuple | Path) else data
+
+
+def without_indicators(settings: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The settings of a run that gets plain returns and signals."""
+    return settings | {"features": settings.get("features", {}) | {"indicators": False}}
 
 
 def plain_data(data: Any, env: Any) -> str | list[str] | None:

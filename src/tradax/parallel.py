@@ -118,16 +118,14 @@ def leave() -> None:
         jax.distributed.shutdown()
 
 
-def everywhere(function: Callable, mesh: Mesh) -> Callable:
-    """Run on every device what takes equal arguments and gives equal results on all of them."""
-    return jax.shard_map(function, mesh=mesh, in_specs=SAME, out_specs=SAME, check_vma=False)
-
-
-def members_apart(function: Callable, mesh: Mesh, in_specs: Any, out_specs: Any) -> Callable:
-    """Run on every device what takes and gives its part of the members.
+def everywhere(
+    function: Callable, mesh: Mesh, in_specs: Any = SAME, out_specs: Any = SAME
+) -> Callable:
+    """Run on every device.
 
     Args:
-        in_specs, out_specs: of arguments and results, MEMBERS or SAME.
+        in_specs, out_specs: of arguments and results: SAME where all devices take or give the
+            same, MEMBERS where each has its part of the leading axis.
     """
     return jax.shard_map(
         function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False

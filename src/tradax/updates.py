@@ -77,7 +77,7 @@ def _run_chunk(given, state: TrainState, sums: Sums, *, axes, mesh, strict):
 
     theirs, same = parallel.MEMBERS, parallel.SAME
     its_source = same if axes[1] is None else theirs
-    apart = parallel.members_apart(
+    apart = parallel.everywhere(
         part,
         mesh,
         in_specs=((theirs, its_source, same), theirs, theirs),

@@ -1,7 +1,6 @@
 """The commands `tradax sweep` and `tradax extract`: their options, and what they print."""
 
 import dataclasses
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -84,8 +83,7 @@ def sweep(options: SweepOptions, settings: dict[str, dict[str, Any]], command: s
             raise ConfigError(f"an option is given twice in {' '.join(given)}")
     from tradax import device, signals
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    device.use(options.device, simulated=options.devices or cores)
+    device.use(options.device, simulated=options.devices or device.cores())
     device.keep_compiled_programs()
     options.join()
     import jax

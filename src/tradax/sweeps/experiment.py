@@ -11,7 +11,7 @@ from typing import Any
 
 from tradax import parallel, resuming, run_directory
 from tradax.errors import ConfigError, TradaxError
-from tradax.experiment import named, plain_data
+from tradax.experiment import in_memory, named, plain_data, without_indicators
 from tradax.files import remove_leftovers, renamed, write_atomic
 from tradax.hooks import Display
 from tradax.preparation import Request, Task, saved_frame
@@ -125,7 +125,7 @@ def sweep(
         ray_cluster.check_installed()
     if optuna is not None:
         optuna_search.check_installed()
-    frame = None if data is None or isinstance(data, str | list | tuple | Path) else data
+    frame = in_memory(data)
     folder = None if resume is None else Path(resume)
     if folder is not None:
         request = results.read_sweep(folder)
@@ -134,7 +134,7 @@ def sweep(
         algorithm, settings = named("algorithms", algorithm, dict(settings or {}))
         env, settings = named("envs", env, settings)
         if not preprocessing:
-            settings = settings | {"features": settings.get("features", {}) | {"indicators": False}}
+            settings = without_indicators(settings)
         run = Request(
             algorithm=algorithm,
             env=env,
@@ -303,10 +303,12 @@ def _train(
     def keep(wave: Wave, found: list[Result]) -> None:
         if folder is not None and parallel.is_first():
             results.write_results(folder, wave.number, found)
-            results.write_trials(folder, request, layout)
+            results.write_trials(folder, request, layout, found)
 
     done = [wave.number for wave in layout.waves if folder and results.is_done(folder, wave.number)]
     waves = [wave for wave in layout.waves if wave.number not in done]
+    if done and folder is not None and parallel.is_first():  # killed before it was in the ledger
+        results.write_trials(folder, request, layout, results.read_results(folder))
     if cluster is not None and folder is not None:
         return ray_tasks.train_waves(
             cluster,

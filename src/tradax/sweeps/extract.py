@@ -12,7 +12,7 @@ from tradax.held_out import retest
 from tradax.preparation import Request, needs_bars, prepare, saved_frame
 from tradax.sweeps.members import SweepRequest
 from tradax.sweeps.results import read_results, read_sweep
-from tradax.sweeps.wave import Result
+from tradax.sweeps.wave import Result, member_folder
 
 _COPIED = ("policy.zip", "policy-last.zip", "metrics.jsonl", "settings.jsonl")
 
@@ -24,7 +24,7 @@ def extract(
 
     Args:
         folder: of the sweep.
-        number: of the member, as in the table and in `trials.jsonl`.
+        number: of the member, as in `members.csv`.
         out: a new folder; the sweep's `runs/NUMBER` by default.
 
     Returns: the folder and the summary of the test.
@@ -41,7 +41,7 @@ def extract(
             "members.csv lists them"
         )
     result = results[number]
-    own = folder / "members" / f"{number:05d}"
+    own = member_folder(folder, number)
     if not (own / "policy.zip").is_file():
         raise TradaxError(f"{folder}: member {number} has no policy: {result['failed']}")
     request, frame = _request(sweep, result, folder)

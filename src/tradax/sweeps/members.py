@@ -185,10 +185,14 @@ def _all_same(sources: Sequence[JaxSource]) -> bool:
 
 
 def _waves(layout: Layout, request: SweepRequest, free: int | None) -> list[Wave]:
-    """Members of one shape together, in as few waves of equal size as memory allows."""
+    """Members of one shape together, in as few waves of equal size as memory allows.
+
+    A wave validates on one span, and features may move it: settings of the same shape, with other
+    spans, share the program and no wave.
+    """
     shapes: list[Any] = []
     of_setting: dict[int, int] = {}
-    grouped: dict[tuple[int, int], list[Member]] = {}
+    grouped: dict[tuple[int, int, Any], list[Member]] = {}
     for member in layout.members:
         if member.setting not in of_setting:
             shape = _shape(single(layout, member))
@@ -196,7 +200,9 @@ def _waves(layout: Layout, request: SweepRequest, free: int | None) -> list[Wave
                 shapes.append(shape)
             of_setting[member.setting] = shapes.index(shape)
         batch = member.setting // request.batch if request.batch else 0
-        grouped.setdefault((batch, of_setting[member.setting]), []).append(member)
+        pipeline = layout.tasks[member.setting].pipeline
+        splits = None if pipeline is None else pipeline.splits
+        grouped.setdefault((batch, of_setting[member.setting], splits), []).append(member)
     together = 1  # members that must be in one wave
     if request.population is not None:
         together = len(request.settings)
@@ -207,15 +213,15 @@ def _waves(layout: Layout, request: SweepRequest, free: int | None) -> list[Wave
     waves: list[Wave] = []
     programs: list[tuple[int, int]] = []
     needed: dict[int, tuple[int, int]] = {}
-    for (_, shape), members in grouped.items():
+    for (_, shape, _), members in grouped.items():
         if shape not in needed:
             needed[shape] = needs(*single(layout, members[0]), devices=request.devices)
         each, fixed = needed[shape]
         most = request.wave_members or _multiple(len(members), request.devices)
-        if together > 1 and most < fewest:
+        if most < fewest:
             raise ConfigError(
-                f"wave_members is {most}; a population of {together} trains in one wave, which on "
-                f"{request.devices} devices takes {fewest}"
+                f"wave_members is {most}; on {request.devices} devices {fewest} train at once"
+                + (f", for a population of {together} trains in one wave" if together > 1 else "")
             )
         if free is not None:
             most = min(most, (free - fixed) // each)

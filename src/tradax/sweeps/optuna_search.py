@@ -6,6 +6,7 @@ large. Which trial is which setting stands in sweep.yaml.
 """
 
 import contextlib
+import importlib
 import json
 import secrets
 import warnings
@@ -31,7 +32,7 @@ _OWNER = "tradax_sweep"
 def check_installed() -> None:
     """Raises ConfigError where optuna is not there."""
     try:
-        import optuna  # noqa: F401
+        importlib.import_module("optuna")
     except ImportError as error:
         raise ConfigError(
             f"optuna is not installed ({error}); pip install 'tradax[optuna]', or leave out "

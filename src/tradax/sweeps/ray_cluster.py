@@ -4,6 +4,7 @@ Nodes must share a file system with this process: workers train into the sweep's
 """
 
 import contextlib
+import importlib
 import logging
 import os
 import secrets
@@ -53,7 +54,7 @@ class Cluster(NamedTuple):
 def check_installed() -> None:
     """Raises ConfigError where ray is not there."""
     try:
-        import ray  # noqa: F401
+        importlib.import_module("ray")
     except ImportError as error:
         raise ConfigError(
             f"ray is not installed ({error}); pip install 'tradax[ray]', or leave out --ray"
@@ -91,8 +92,7 @@ def _join(address: str) -> None:
     more: dict[str, Any] = {}
     if address == "local":
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        more = {"num_cpus": cores, "object_store_memory": _OBJECT_STORE_BYTES}
+        more = {"num_cpus": device.cores(), "object_store_memory": _OBJECT_STORE_BYTES}
         more |= {"include_dashboard": False}
     if not address.startswith("ray://"):
         more |= {"log_to_driver": False}

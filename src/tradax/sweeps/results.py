@@ -3,7 +3,8 @@
 sweep.yaml       everything that was asked for       manifest.json  versions, data hash
 members/00017/   policy.zip, policy-last.zip, metrics.jsonl; of a population settings.jsonl
 waves/0003.json  results of a wave that is done      waves/0003/    its checkpoints until then
-trials.jsonl     every member                        table.csv      a line a symbol and setting
+members.csv      what every member scored            table.csv      a line a symbol and setting
+trials.jsonl     every member
 best/SYMBOL/     run directory of the member that was best on validation, tested
 summary.json     the table and the tests
 """
@@ -79,11 +80,13 @@ def read_results(folder: Path) -> list[Result]:
     return sorted(results, key=lambda result: result["number"])
 
 
-def write_trials(folder: Path, request: SweepRequest, layout: Layout) -> None:
-    """Every member that is done into `trials.jsonl` and the user's index, each once."""
+def write_trials(
+    folder: Path, request: SweepRequest, layout: Layout, results: Sequence[Result]
+) -> None:
+    """Members that are done into `trials.jsonl` and the user's index, each once."""
     own: dict[tuple[int, str], Task] = {}
     trials = []
-    for result in read_results(folder):
+    for result in results:
         number, symbol = result["setting"], result["symbol"]
         one = request.request(request.settings[number], result["seed"])
         if (number, symbol) not in own:
@@ -103,8 +106,6 @@ def _alone(task: Task, symbol: str) -> Task:
 
 def members_csv(results: Sequence[Result], settings: Sequence[Setting]) -> str:
     """A line a member: what it is, and what validation said."""
-    import io
-
     import polars as pl
 
     rows = [
@@ -119,9 +120,7 @@ def members_csv(results: Sequence[Result], settings: Sequence[Setting]) -> str:
         }
         for result in results
     ]
-    text = io.StringIO()
-    pl.DataFrame(rows, infer_schema_length=None).write_csv(text)
-    return text.getvalue()
+    return pl.DataFrame(rows, infer_schema_length=None).write_csv()
 
 
 def _file(folder: Path, wave: int) -> Path:

@@ -49,7 +49,10 @@ def best_of_populations(results: Sequence[Result]) -> list[Result]:
 
 
 def interquartile_mean(scores: Sequence[float | None]) -> float:
-    """Of validation scores; None, of a member that failed, counts as the worst there is."""
+    """Of validation scores; None, of a member that failed, counts as the worst there is.
+
+    `evaluation.seeds` has it for scores that are all finite, of two seeds at least.
+    """
     return float(trim_mean(_numbers(scores), 0.25))
 
 
@@ -95,8 +98,6 @@ def print_table(
 
 def csv(table: Sequence[Line], settings: Sequence[Setting]) -> str:
     """The whole table."""
-    import io
-
     import polars as pl
 
     rows = [
@@ -104,9 +105,7 @@ def csv(table: Sequence[Line], settings: Sequence[Setting]) -> str:
         | {"setting": words(settings[line.setting])}
         for line in table
     ]
-    text = io.StringIO()
-    pl.DataFrame(rows).write_csv(text)
-    return text.getvalue()
+    return pl.DataFrame(rows).write_csv()
 
 
 def _line(symbol: str, setting: int, members: list[Result], seed: int) -> Line:

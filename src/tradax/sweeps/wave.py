@@ -15,14 +15,15 @@ from jax.sharding import Mesh
 
 from tradax import discovery, parallel, training
 from tradax.checkpoint import clean_up, has_checkpoint, load_checkpoint
-from tradax.evaluation.metrics import ROUNDING
 from tradax.evaluation.scoring import HOST_ENVS, LONGEST, span_return
+from tradax.evaluation.sharpe import annual_sharpe
 from tradax.hooks import Checkpoints, MetricsFile
 from tradax.model_file import save_policy
+from tradax.optimise import all_finite
 from tradax.preparation import Request, Task
 from tradax.protocols import Policy
 from tradax.rollout import JaxSource
-from tradax.sweeps.members import Layout, Member, SweepRequest, Wave, stacked
+from tradax.sweeps.members import Layout, SweepRequest, Wave, stacked
 from tradax.sweeps.population import Rounds, keys_of, population_of
 from tradax.training import Hook, Row
 
@@ -69,13 +70,14 @@ def train_wave(
         saved = _saved(checkpoints_of(folder, wave.number), like)
     update = 0 if saved is None else int(jnp.max(saved.state.update))
     with contextlib.ExitStack() as stack:
-        metrics, settings = Hook(), Hook()
+        settings = Hook()
         writers = list(hooks)
         if folder is not None and parallel.is_first():
-            rows = [member_folder(folder, member) / "metrics.jsonl" for member in wave.members]
+            own = [member_folder(folder, member.number) for member in wave.members]
+            rows = [path / "metrics.jsonl" for path in own]
             metrics = MetricsFile(rows, keep_until_update=update)
             if request.population is not None:
-                kept = [path.with_name("settings.jsonl") for path in rows]
+                kept = [path / "settings.jsonl" for path in own]
                 settings = MetricsFile(kept, keep_until_update=update)
                 rows += kept
             keeper = Checkpoints(
@@ -136,8 +138,8 @@ def _results(
         metadata = {"algorithm": one.algorithm, "env": one.env, "symbol": member.symbol}
         for name, policies in (("policy-last.zip", last), ("policy.zip", best)):
             policy = jax.tree.map(lambda x, i=place: x[i], policies)
-            if folder is not None and parallel.is_first() and _is_finite(policy):
-                save_policy(policy, member_folder(folder, member) / name, metadata)
+            if folder is not None and parallel.is_first() and bool(all_finite(policy)):
+                save_policy(policy, member_folder(folder, member.number) / name, metadata)
         score = float(trained.best_score[place])
         results.append(
             member._asdict()
@@ -156,8 +158,9 @@ def checkpoints_of(folder: Path, wave: int) -> Path:
     return folder / "waves" / f"{wave:04d}"
 
 
-def member_folder(folder: Path, member: Member) -> Path:
-    return folder / "members" / f"{member.number:05d}"
+def member_folder(folder: Path, number: int) -> Path:
+    """Policies and metrics of a member."""
+    return folder / "members" / f"{number:05d}"
 
 
 class Judge:
@@ -189,14 +192,11 @@ class Judge:
         """Annualised, of each member; None where there is none, or the market is simulated."""
         if self._per_year is None:
             return [None] * len(self._keys)
-        worth = self._ask(_net_worth, policies)
-        worth = np.asarray(worth, np.float64)
+        worth = np.asarray(self._ask(_net_worth, policies), np.float64)
         returns = worth[:, 1:] / worth[:, :-1] - 1.0
-        mean, deviation = returns.mean(axis=1), returns.std(axis=1, ddof=1)
-        scale = math.sqrt(self._per_year)
         return [
-            float(m / d * scale) if d > ROUNDING and math.isfinite(m) else None
-            for m, d in zip(mean, deviation, strict=True)
+            annual_sharpe(own, self._per_year, lags=0) if np.isfinite(own).all() else None
+            for own in returns
         ]
 
     def _ask(self, measure: Callable, policies: Policy) -> jax.Array:
@@ -227,9 +227,7 @@ def _judged(source, policies, keys, *, measure, over_span, span, shared, mesh):
         return each(source, policies, keys)
     theirs = parallel.MEMBERS
     specs = (parallel.SAME if shared else theirs, theirs, theirs)
-    return parallel.members_apart(each, mesh, in_specs=specs, out_specs=theirs)(
-        source, policies, keys
-    )
+    return parallel.everywhere(each, mesh, in_specs=specs, out_specs=theirs)(source, policies, keys)
 
 
 def _score(source: JaxSource, policy: Policy, key, over_span: Callable | None, span) -> jax.Array:
@@ -248,10 +246,6 @@ def _net_worth(source: JaxSource, policy: Policy, key, over_span: Callable, span
     # After ruin nothing happens any more.
     at = jax.lax.cummax(jnp.where(over, 0, jnp.arange(n_steps + 1)))
     return worth[at]
-
-
-def _is_finite(policy: Policy) -> bool:
-    return all(np.isfinite(x).all() for x in jax.tree.leaves(policy))
 
 
 class _First(Hook):
