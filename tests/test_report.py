@@ -16,6 +16,7 @@ from tradax.evaluation.posterior import Posterior
 from tradax.evaluation.verdict import assess
 from tradax.reporting.charts import MOST_POINTS, learning_charts, market_charts, thinned
 from tradax.reporting.page import Report, render, summary, write_report
+from tradax.reporting.posterior import posterior_part
 from tradax.reporting.simulated import number
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -61,7 +62,7 @@ def report(**changes) -> Report:
         "symbol": "SIM",
         "backtest": backtest,
         "verdict": assess(backtest, periods_per_year=252.0, posterior=posterior, survivors=True),
-        "posterior": posterior,
+        "parts": [posterior_part(posterior, skipped=False)],
         "learning": learning,
         "settings": {
             "ppo": {"learning_rate": 3e-4, "hidden_sizes": [64, 64], "target_kl": None},
@@ -96,11 +97,11 @@ def test_page_says_everything_in_order():
             'id="equity"',
             'id="drawdown"',
             'id="position"',
-            'id="learning"',
-            'id="updates"',
             "Figures</h2>",
             "Posterior of the Sharpe ratio</h2>",
             "Probability that the excess is above 0",
+            'id="learning"',
+            'id="updates"',
             "Options of ppo",
             "9f" * 32,
             "2010-01-04 to 2016-12-30",
@@ -141,11 +142,11 @@ def test_look_ahead_is_shown_first():
 
 
 def test_skipped_posterior_and_missing_learning_are_said():
-    page = render(report(posterior=None, posterior_skipped=True, learning=[]))
+    page = render(report(parts=[posterior_part(None, skipped=True)], learning=[]))
     assert "It was skipped on request." in page
     assert "No learning curve was logged." in page
     note = "The sampler did not converge, so no statement is made."
-    assert note in render(report(posterior=Posterior(note=note)))
+    assert note in render(report(parts=[posterior_part(Posterior(note=note), skipped=False)]))
 
 
 def test_summary_is_strict_json_with_the_same_figures():

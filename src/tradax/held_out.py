@@ -22,6 +22,7 @@ from tradax.model_file import load_policy
 from tradax.policies import NetworkPolicy
 from tradax.preparation import Request, Task, data_facts, needs_bars, policy_names, reopen
 from tradax.reporting.page import Report, summary, write_report
+from tradax.reporting.posterior import posterior_part
 from tradax.reporting.simulated import write_simulated
 from tradax.rollout import JaxSource
 from tradax.training import Row
@@ -170,8 +171,7 @@ def _report(
         symbol=result.symbol,
         backtest=result,
         verdict=verdict,
-        posterior=posterior,
-        posterior_skipped=request.skip_posterior,
+        parts=[posterior_part(posterior, skipped=request.skip_posterior)],
         learning=rows,
         settings=_all_settings(request),
         data=data_facts(task) | {"symbol": result.symbol},

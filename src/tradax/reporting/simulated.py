@@ -9,7 +9,7 @@ import numpy as np
 
 from tradax.files import write_atomic
 from tradax.reporting.charts import COLORS, Chart, learning_charts, line, plot_layout
-from tradax.reporting.page import (
+from tradax.reporting.frame import (
     NO_SCRIPT,
     Section,
     figure,
