@@ -64,6 +64,7 @@ ORDER = [
     "evaluation.scoring",
     "evaluation.off_policy",
     "evaluation.paths",
+    "evaluation.succession",
     "evaluation.backtest",
     "evaluation.posterior",
     "evaluation.sharpe",

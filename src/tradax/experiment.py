@@ -89,6 +89,10 @@ def train(
     skip_posterior: bool = False,
     train_fraction: float = 0.7,
     validation_fraction: float = 0.15,
+    folds: int | None = None,
+    rolling: bool = False,
+    purge_bars: int = 5,
+    embargo_bars: int = 5,
     evaluations: int = 20,
     log_rows: int = 100,
     offline: Path | str | None = None,
@@ -123,6 +127,12 @@ def train(
             is fitted already. The run directory keeps its numbers.
         shared_policy: one policy for all symbols.
         train_fraction, validation_fraction: of the rows in time order; the rest is the test.
+        folds: cut the test span into so many pieces and train anew for each, on all that came
+            before it, in one program; the report is of all pieces together. The run directory's
+            policy is the last piece's; the others are in `folds`.
+        rolling: each fold trains on as many rows as the first, the latest, not on all.
+        purge_bars, embargo_bars: with folds, rows left out between training and validation, and
+            between validation and test.
         offline: a Parquet file that `tradax.collect` wrote: learn from its trajectories only. The
             environment then serves for validation and the test; `total_timesteps` counts logged
             steps, which are drawn again and again.
@@ -163,6 +173,10 @@ def train(
         seed=seed,
         train_fraction=train_fraction,
         validation_fraction=validation_fraction,
+        folds=folds,
+        rolling=rolling,
+        purge_bars=purge_bars,
+        embargo_bars=embargo_bars,
         evaluations=evaluations,
         log_rows=log_rows,
         normalizer=None if normalizer is None else type(normalizer).__name__,
@@ -363,8 +377,8 @@ def _save_policies(request: Request, task: Task, policy, name: str) -> list[Netw
     policies = list(_policies(request, task, policy).values())
     for index, (one, folder) in enumerate(zip(policies, task.folders, strict=True)):
         metadata = {"algorithm": request.algorithm, "env": request.env}
-        if task.members is not None or len(task.markets) == 1:
-            metadata["symbol"] = symbol_of(task.markets[index])
+        if len(task.deployed) == len(task.markets):
+            metadata["symbol"] = symbol_of(task.markets[index % len(task.markets)])
         save_policy(one, folder / name, metadata)
     return policies
 

@@ -68,7 +68,7 @@ def export(
     request, task = reopen(folder)
     targets = _targets(task, format, out)
     name = "policy.zip" if policy == "best" else "policy-last.zip"
-    policies = [load_policy(place / name) for place in task.folders]
+    policies = [load_policy(place / name) for place in task.deployed]
     if format == "onnx":
         features = _features(task, len(policies)) if with_features else [None] * len(policies)
         for target, one, how in zip(targets, policies, features, strict=True):
@@ -144,14 +144,16 @@ def _copied(found: list[Path], out: Path | str | None) -> list[Path]:
 
 def _targets(task: Task, format: str, out: Path | str | None) -> list[Path]:
     if out is None:
-        return [folder / f"{_STEMS[format]}{_ENDINGS[format]}" for folder in task.folders]
-    if len(task.folders) > 1:
-        raise ConfigError(f"{len(task.folders)} policies do not fit into one file; leave out --out")
+        return [folder / f"{_STEMS[format]}{_ENDINGS[format]}" for folder in task.deployed]
+    if len(task.deployed) > 1:
+        raise ConfigError(
+            f"{len(task.deployed)} policies do not fit into one file; leave out --out"
+        )
     return [Path(out)]
 
 
 def _learners(request: Request, task: Task, folder: Path) -> Iterator[Any]:
-    """As training left them, one a policy."""
+    """As training left them, one a policy that is deployed."""
     if request.offline is not None:
         task = from_log(request.offline, request.algorithm, task)
     key = jax.random.key(request.seed)
@@ -162,7 +164,7 @@ def _learners(request: Request, task: Task, folder: Path) -> Iterator[Any]:
     if task.members is None:
         yield learner
         return
-    for member in range(task.members):
+    for member in range(task.members - len(task.deployed), task.members):
         yield jax.tree.map(lambda x, i=member: x[i], learner)
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import importlib
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,11 +17,14 @@ from tradax.evaluation.backtest import Backtest, backtest, symbol_of
 from tradax.evaluation.posterior import sharpe_posterior
 from tradax.evaluation.scoring import evaluate
 from tradax.evaluation.sharpe import sharpe_ratio
+from tradax.evaluation.succession import Succession
 from tradax.evaluation.verdict import assess
 from tradax.hooks import read_rows
 from tradax.model_file import load_policy
-from tradax.policies import NetworkPolicy
-from tradax.preparation import Request, Task, data_facts, needs_bars, policy_names, reopen
+from tradax.preparation import OF_FOLDS, Request, Task, data_facts, needs_bars, policy_names, reopen
+from tradax.protocols import Policy
+from tradax.reporting.folds import folds_part
+from tradax.reporting.frame import Part
 from tradax.reporting.page import Report, summary, write_report
 from tradax.reporting.posterior import posterior_part
 from tradax.reporting.simulated import write_simulated
@@ -34,7 +38,7 @@ def held_out_test(
     request: Request,
     task: Task,
     folder: Path,
-    policies: dict[str, NetworkPolicy],
+    policies: Mapping[str, Policy],
     *,
     write: bool = True,
 ) -> dict[str, Any]:
@@ -57,6 +61,7 @@ def held_out_test(
         score = evaluate(policy, source, seed=request.seed + 1)
         return {"mean_return": score.mean, "std_return": score.std, "episodes": len(score.returns)}
     tested = {}
+    policies = _in_succession(task, policies)
     for index, (market, source) in enumerate(zip(task.markets, task.single_sources, strict=True)):
         assert isinstance(source, JaxSource)
         symbol = symbol_of(market)
@@ -98,11 +103,24 @@ def retest(
     return outcome
 
 
+def _in_succession(task: Task, policies: Mapping[str, Policy]) -> Mapping[str, Policy]:
+    """Of a walk-forward, the policies of all folds as one, by the name of the last."""
+    if not task.folds:
+        return policies
+    names, first = list(policies), task.folds[0].test.first
+    each = len(task.deployed)
+    begins = [fold.test.first - first for fold in task.folds]
+    return {
+        name: Succession.of([policies[n] for n in names[place::each]], begins)
+        for place, name in enumerate(names[-each:])
+    }
+
+
 def _simulated(
     request: Request,
     task: Task,
     folder: Path,
-    policy: NetworkPolicy,
+    policy: Policy,
     source: JaxSource,
     write: bool,
 ) -> dict[str, dict[str, Any]]:
@@ -134,7 +152,7 @@ def _report(
     request: Request,
     task: Task,
     folder: Path,
-    policy: NetworkPolicy,
+    policy: Policy,
     index: int,
     source: JaxSource,
     write: bool,
@@ -143,10 +161,11 @@ def _report(
     assert task.pipeline is not None
     markets = task.markets[index]
     periods_per_year = markets[0].periods_per_year
-    span = task.pipeline.splits.test
+    span = task.tested
     env_module = discovery.module("envs", request.env)
     result = backtest(policy, env_module, source.env, source.params, markets, span, request.seed)
-    rows = read_rows(task.folders[index if task.members else 0] / "metrics.jsonl")
+    place = index if len(task.deployed) > 1 else 0
+    rows = read_rows(task.deployed[place] / "metrics.jsonl")
     trial = trial_of(request, task, rows, result.symbol, result)
     ledger.add_trials(folder if write else None, [trial], run=folder)
     posterior = None
@@ -171,7 +190,10 @@ def _report(
         symbol=result.symbol,
         backtest=result,
         verdict=verdict,
-        parts=[posterior_part(posterior, skipped=request.skip_posterior)],
+        parts=[
+            *_folds(task, place, result, periods_per_year),
+            posterior_part(posterior, skipped=request.skip_posterior),
+        ],
         learning=rows,
         settings=_all_settings(request),
         data=data_facts(task) | {"symbol": result.symbol},
@@ -180,12 +202,28 @@ def _report(
     )
 
 
+def _folds(task: Task, place: int, result: Backtest, periods_per_year: float) -> list[Part]:
+    """The walk-forward's part of the page, where there is one; `place` among a fold's policies."""
+    if not task.folds:
+        return []
+    assert task.bars is not None
+    learned = [read_rows(f / "metrics.jsonl") for f in task.folders[place :: len(task.deployed)]]
+    scores = [_best_score(rows) for rows in learned]
+    return [folds_part(result, task.folds, task.bars.timestamps, scores, periods_per_year)]
+
+
+def _best_score(rows: list[Row]) -> float | None:
+    """On validation, of the rows of metrics.jsonl."""
+    scores = [row["validation_score"] for row in rows if "validation_score" in row]
+    return max(scores, default=None)
+
+
 def trial_of(
     request: Request, task: Task, rows: list[Row], symbol: str, test: Backtest | None = None
 ) -> ledger.Trial:
     """What the ledger keeps of a policy; without figures of a test where it was not tested."""
-    scores = [row["validation_score"] for row in rows if "validation_score" in row]
-    asked = {k: v for k, v in vars(request).items() if k not in _NOT_LEARNED}
+    without = _NOT_LEARNED if request.folds is not None else _NOT_LEARNED.union(OF_FOLDS)
+    asked = {k: v for k, v in vars(request).items() if k not in without}
     trial = ledger.Trial(
         algorithm=request.algorithm,
         env=request.env,
@@ -194,7 +232,7 @@ def trial_of(
         timesteps=request.total_timesteps,
         settings=ledger.settings_hash(asked),
         data_sha256=None if task.bars is None else task.bars.sha256,
-        validation_score=max(scores, default=None),
+        validation_score=_best_score(rows),
     )
     if test is None:
         return trial

@@ -104,6 +104,8 @@ def from_log(path: str, algorithm: str, task: Task) -> Task:
         raise ConfigError(
             f"{algorithm} cannot learn from logged trajectories; these can: {', '.join(fit)}"
         )
+    if task.folds:
+        raise ConfigError("a log has no folds; leave out one of folds (--folds) and offline")
     if task.members is not None:
         raise ConfigError(
             "a log trains one policy, and these data have several symbols with one each; choose "

@@ -110,6 +110,15 @@ class TrainOptions(LearnOptions):
     """Equal seeds give equal runs on one machine's CPU."""
     shared_policy: bool = False
     """One policy for all symbols, instead of one each. A portfolio has one anyway."""
+    folds: int | None = None
+    """Walk forward: cut the test span into so many pieces, and train anew for each on what came
+    before it. More rows to test on: lower --train-fraction."""
+    rolling: bool = False
+    """With --folds: train on as many rows as the first fold has, the latest, not on all."""
+    purge_bars: int = 5
+    """With --folds: rows left out between training and validation."""
+    embargo_bars: int = 5
+    """With --folds: rows left out between validation and test."""
     offline: str | None = None
     """Learn from this Parquet file of trajectories only (see `tradax collect`); the environment
     serves for validation and the test. --timesteps counts logged steps."""

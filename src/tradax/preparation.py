@@ -15,11 +15,11 @@ from tradax.config import checked, from_dict, section
 from tradax.data import features, samples
 from tradax.data.bars import Bars
 from tradax.data.pipeline import Market, Pipeline
-from tradax.data.splits import Span
+from tradax.data.splits import Span, Splits, WalkForward
 from tradax.envs._market import MarketEnvironment
 from tradax.errors import ConfigError
 from tradax.evaluation.backtest import symbol_of
-from tradax.evaluation.scoring import HOST_ENVS, LONGEST, play, span_return
+from tradax.evaluation.scoring import HOST_ENVS, LONGEST, play, whole_return
 from tradax.host_source import HostSource
 from tradax.logged import Log
 from tradax.protocols import Algorithm, Policy, Source
@@ -44,6 +44,12 @@ class Request:
     seed: int = 0
     train_fraction: float = 0.7
     validation_fraction: float = 0.15
+    folds: int | None = None
+    """Pieces of the test span, each with a training of its own before it; None: one training."""
+    rolling: bool = False
+    purge_bars: int = 5
+    embargo_bars: int = 5
+    """Like `rolling` and `purge_bars` for folds only; see `splits.WalkForward`."""
     evaluations: int = 20
     log_rows: int = 100
     normalizer: str | None = None
@@ -53,9 +59,19 @@ class Request:
     settings: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Section (`ppo`, `trading`, `features`) -> option -> value."""
 
+    @property
+    def walk_forward(self) -> WalkForward | None:
+        if self.folds is None:
+            return None
+        return WalkForward(self.folds, self.rolling, self.purge_bars, self.embargo_bars)
+
     def options_of(self, module: ModuleType) -> Any:
         """The module's `Config` with what was asked for, and defaults."""
         return from_dict(module.Config, self.settings.get(section(module.Config), {}))
+
+
+OF_FOLDS = ("folds", "rolling", "purge_bars", "embargo_bars")
+"""Options of a request that mean something with folds only."""
 
 
 class Task(NamedTuple):
@@ -76,6 +92,22 @@ class Task(NamedTuple):
     """For the tests: one environment each, or several to play episodes in."""
     log: Log | None = None
     """What is learned from, instead of the environment."""
+    folds: tuple[Splits, ...] = ()
+    """Of a walk-forward, the earliest first. Members are then all policies of the first fold, all
+    of the second and so on; pipeline and folder of the run are the last fold's; in the tables of
+    `markets` and `single_sources` each row of the test span is as its own fold sees it."""
+
+    @property
+    def deployed(self) -> list[Path]:
+        """The folders of the policies that are the newest: all, or the last fold's."""
+        return self.folders[-(len(self.folders) // max(len(self.folds), 1)) :]
+
+    @property
+    def tested(self) -> Span:
+        """The rows of the test, of all folds together."""
+        assert self.pipeline is not None
+        last = self.pipeline.splits.test
+        return Span(self.folds[0].test.first, last.last) if self.folds else last
 
 
 def prepare(
@@ -118,6 +150,15 @@ def _check(request: Request) -> None:
                 f"settings for {name}, which this run does not use; allowed: "
                 f"{', '.join(sorted(allowed))}"
             )
+    if request.folds is not None and not needs_bars(request.env):
+        raise ConfigError(
+            f"{request.env} has no bars to walk forward on; leave out folds (--folds)"
+        )
+    usual = Request(algorithm="", env="", data=None, total_timesteps=1)
+    if request.folds is None and (
+        given := [name for name in OF_FOLDS if getattr(request, name) != getattr(usual, name)]
+    ):
+        raise ConfigError(f"{', '.join(given)} belong to folds (--folds), which is not given")
     for name in ("total_timesteps", "evaluations", "log_rows"):
         if getattr(request, name) < 1:
             raise ConfigError(f"{name} is {getattr(request, name)}; it must be at least 1")
@@ -167,39 +208,88 @@ def _on_bars(
             "(--shared-policy)"
         )
     bars = frame if isinstance(frame, Bars) else load_bars(request, frame)
-    pipeline = Pipeline.fit(
-        bars,
-        request.options_of(features),
-        train=request.train_fraction,
-        validation=request.validation_fraction,
-        normalizer=normalizer,
-    )
-    symbols = pipeline.transform(bars)
-    markets = (symbols,) if holds_all else tuple((market,) for market in symbols)
-    span = pipeline.splits.train
-    made = [env_module.make(env_config, market, span) for market in markets]
-    singles = [jax_source(environment, params) for environment, params in made]
-    shared = request.shared_policy and len(markets) > 1
-    several = len(markets) > 1 and not shared
-    if shared:
-        source = jax_source(*env_module.make(env_config, symbols, span), num_envs=num_envs)
+    how = request.walk_forward
+    fractions = {"train": request.train_fraction, "validation": request.validation_fraction}
+    given = {"normalizer": normalizer, **fractions}
+    if how is None:
+        pipelines = (Pipeline.fit(bars, request.options_of(features), **given),)
     else:
-        source = jax_source(*made[0], num_envs=num_envs)
+        pipelines = Pipeline.walk_forward(bars, request.options_of(features), how, **given)
+    seen = [pipeline.transform(bars) for pipeline in pipelines]
+    markets = [(symbols,) if holds_all else tuple((m,) for m in symbols) for symbols in seen]
+    shared = request.shared_policy and len(seen[0]) > 1
+
+    def made(market: tuple[Market, ...], span: Span) -> JaxSource:
+        return jax_source(*env_module.make(env_config, market, span))
+
+    trained = [
+        made(market, pipeline.splits.train)
+        for pipeline, symbols, own in zip(pipelines, seen, markets, strict=True)
+        for market in ((symbols,) if shared else own)
+    ]
+    members = len(trained) if len(trained) > 1 else None
+    source = replace(trained[0], num_envs=num_envs)
     algorithm = algorithm_for(source)
-    every_market = singles[0].params
-    if len(markets) > 1:
-        every_market = jax.tree.map(lambda *x: jnp.stack(x), *(s.params for s in singles))
-    if several:
-        source = eqx.tree_at(lambda s: s.params, source, every_market)
-    test = eqx.tree_at(lambda s: s.params, singles[0], every_market)
+    if members is not None:
+        source = eqx.tree_at(lambda s: s.params, source, _stacked([s.params for s in trained]))
+    every_market = source.params
+    if shared:
+        spans = [pipeline.splits.train for pipeline in pipelines]
+        every_market = _stacked(
+            [
+                _stacked([made(market, span).params for market in own])
+                for own, span in zip(markets, spans, strict=True)
+            ]
+        )
     score = _validation_score(
-        test, env_module.over_span, pipeline.splits.validation, len(markets), shared
+        eqx.tree_at(lambda s: s.params, trained[0], every_market),
+        env_module.over_span,
+        [
+            pipeline.splits.validation
+            for pipeline in pipelines
+            for _ in range(len(trained) // len(pipelines))
+        ],
+        shared,
     )
-    members, folders = None, [Path()]
-    if several:
-        members = len(markets)
-        folders = [Path(run_directory.symbol_folder(symbol_of(m))) for m in markets]
-    return Task(algorithm, source, score, members, folders, markets, pipeline, bars, singles)
+    tested, singles = markets[0], trained
+    if how is not None:
+        tested = _as_seen(markets, [pipeline.splits.test for pipeline in pipelines])
+    if how is not None or shared:
+        singles = [made(market, pipelines[-1].splits.train) for market in tested]
+    each = [Path(run_directory.symbol_folder(symbol_of(market))) for market in tested]
+    newest = [Path()] if shared or len(tested) == 1 else each
+    return Task(
+        algorithm,
+        source,
+        score,
+        members,
+        [f / "folds" / str(k) for k in range(1, len(pipelines)) for f in newest] + newest,
+        tested,
+        pipelines[-1],
+        bars,
+        singles,
+        folds=() if how is None else tuple(pipeline.splits for pipeline in pipelines),
+    )
+
+
+def _stacked(params: list[Any]) -> Any:
+    return params[0] if len(params) == 1 else jax.tree.map(lambda *x: jnp.stack(x), *params)
+
+
+def _as_seen(
+    markets: list[tuple[tuple[Market, ...], ...]], tests: list[Span]
+) -> tuple[tuple[Market, ...], ...]:
+    """The last fold's markets, with every row of an earlier fold's test as that fold sees it."""
+
+    def joined(folds: tuple[Market, ...]) -> Market:
+        table = folds[-1].table.copy()
+        for market, test in zip(folds[:-1], tests, strict=False):
+            table[test.first : test.last + 1] = market.table[test.first : test.last + 1]
+        return folds[-1]._replace(table=table)
+
+    return tuple(
+        tuple(map(joined, zip(*assets, strict=True))) for assets in zip(*markets, strict=True)
+    )
 
 
 def load_bars(request: Request, data: Any = None) -> Bars:
@@ -214,29 +304,38 @@ def load_bars(request: Request, data: Any = None) -> Bars:
 
 
 def _validation_score(
-    test: JaxSource, over_span: Callable, held_out: Span, markets: int, shared: bool
+    market: JaxSource, over_span: Callable, spans: list[Span], shared: bool
 ) -> Callable[[Policy], jax.Array]:
-    """Return over the validation span: of each market's policy, or the mean of a shared one's.
+    """Return over the validation span, of each policy; of a shared one the mean of all markets.
 
     Args:
-        test: its parameters are stacked where there are several markets.
+        market: its parameters are stacked as the policies are; of policies that are shared, by
+            market within each.
+        spans: of each policy, all of the same number of rows.
     """
+    rows = spans[0].rows
+
+    def one(params, policy, first, source):
+        own = eqx.tree_at(
+            lambda s: s.params, source, over_span(params, Span(first, first + rows - 1))
+        )
+        return whole_return(own, rows, policy)
+
+    def mean(params, policy, first, source):
+        return jnp.mean(jax.vmap(one, in_axes=(0, None, None, None))(params, policy, first, source))
+
+    measure = mean if shared else one
+    firsts = jnp.array([span.first for span in spans])
+    if len(spans) > 1:
+        measure = jax.vmap(measure, in_axes=(0, 0, 0, None))
+    else:
+        firsts = firsts[0]
 
     @eqx.filter_jit
-    def scores(source, policy):
-        def one(params, policy):
-            of_market = eqx.tree_at(lambda s: s.params, source, params)
-            return span_return(of_market, over_span, held_out, policy)
+    def scores(source, policy, firsts):
+        return measure(source.params, policy, firsts, source)
 
-        if markets == 1:
-            return one(source.params, policy)
-        return jax.vmap(one, in_axes=(0, None if shared else 0))(source.params, policy)
-
-    def score(policy):
-        result = scores(test, policy)
-        return jnp.mean(result) if shared else result
-
-    return score
+    return lambda policy: scores(market, policy, firsts)
 
 
 def needs_bars(env: Any) -> bool:
@@ -245,10 +344,12 @@ def needs_bars(env: Any) -> bool:
 
 
 def policy_names(request: Request, task: Task) -> list[str]:
-    """What each policy is called: its symbol, or the environment."""
-    if task.members is not None or len(task.markets) == 1:
-        return [symbol_of(market) for market in task.markets]
-    return [request.env]
+    """What each policy is called: its symbol or the environment; with the fold, but in the last."""
+    if len(task.deployed) == len(task.markets):
+        names = [symbol_of(market) for market in task.markets]
+    else:
+        names = [request.env]
+    return [f"{name}, fold {k}" for k in range(1, len(task.folds)) for name in names] + names
 
 
 def data_facts(task: Task) -> dict[str, Any]:
@@ -256,16 +357,19 @@ def data_facts(task: Task) -> dict[str, Any]:
     assert task.pipeline is not None
     assert task.bars is not None
     stamps = [str(t)[:19] for t in task.bars.timestamps]
-    splits = task.pipeline.splits
+
+    def dates(span: Span) -> list[str]:
+        return [stamps[span.first], stamps[span.last]]
+
     return {
         "source": task.bars.source,
         "sha256": task.bars.sha256,
         "symbols": list(task.bars.symbols),
         "rows": len(task.bars),
         "features": list(task.markets[0][0].names),
-        **{
-            name: [stamps[span.first], stamps[span.last]] for name, span in splits._asdict().items()
-        },
+        "train": dates(task.pipeline.splits.train),
+        "validation": dates(task.pipeline.splits.validation),
+        "test": dates(task.tested),
     }
 
 

@@ -1,6 +1,6 @@
 """From bars to what an environment needs, as one object that is saved with the policy."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ from tradax.data import features
 from tradax.data.bars import Bars
 from tradax.data.normalize import QuantileNormalizer
 from tradax.data.scaling import Normalizer, from_sklearn, load_normalizer
-from tradax.data.splits import Span, Splits, chronological
+from tradax.data.splits import Span, Splits, WalkForward, chronological, walk_forward
 from tradax.errors import ConfigError, DataError
 from tradax.files import write_json
 from tradax.reading import check_version, json_value, read_bytes
@@ -80,27 +80,71 @@ class Pipeline:
             DataError: too few rows.
             ConfigError: fractions out of range.
         """
+
+        def cut(n_rows: int, warm_up: int) -> tuple[Splits, ...]:
+            return (
+                chronological(
+                    n_rows, warm_up, train=train, validation=validation, source=bars.source
+                ),
+            )
+
+        return cls._fit(bars, config, cut, normalizer)[0]
+
+    @classmethod
+    def walk_forward(
+        cls,
+        bars: Bars,
+        config: features.Config | None,
+        how: WalkForward,
+        *,
+        train: float = 0.7,
+        validation: float = 0.15,
+        normalizer: Any = None,
+    ) -> tuple["Pipeline", ...]:
+        """One a fold, each fitted on the rows that its fold trains on; see `splits.walk_forward`.
+
+        Args, Raises: as `fit`.
+        """
+
+        def cut(n_rows: int, warm_up: int) -> tuple[Splits, ...]:
+            return walk_forward(
+                n_rows, warm_up, how, train=train, validation=validation, source=bars.source
+            )
+
+        return cls._fit(bars, config, cut, normalizer)
+
+    @classmethod
+    def _fit(
+        cls,
+        bars: Bars,
+        config: features.Config | None,
+        cut: Callable[[int, int], tuple[Splits, ...]],
+        normalizer: Any,
+    ) -> tuple["Pipeline", ...]:
+        """Args: cut: number of rows, rows without features -> the spans of each fold."""
         config = features.Config() if config is None else config
         computed = [features.compute(bars, index, config) for index in range(len(bars.symbols))]
         first = max(f.warm_up for f in computed) + config.window - 1
-        splits = chronological(
-            len(bars), first, train=train, validation=validation, source=bars.source
-        )
-        rows = slice(first - config.window + 1, splits.train.last + 1)
         if normalizer is not None and not config.indicators:
             raise ConfigError(
                 "a normalizer was given, and the features are to be left as they are "
                 "(features.indicators is off); leave out one of the two"
             )
-        if isinstance(normalizer, tuple):
-            normalizers = normalizer
-        elif not config.indicators:
-            normalizers = (None,) * len(computed)
-        elif normalizer is None:
-            normalizers = tuple(QuantileNormalizer.fit(f.values[rows], f.names) for f in computed)
-        else:
-            normalizers = tuple(from_sklearn(normalizer, f.values[rows], f.names) for f in computed)
-        return cls(config, bars.symbols, normalizers, splits)
+
+        def fitted(train: Span) -> tuple[Normalizer | None, ...]:
+            rows = slice(train.first - config.window + 1, train.last + 1)
+            if isinstance(normalizer, tuple):
+                return normalizer
+            if not config.indicators:
+                return (None,) * len(computed)
+            if normalizer is None:
+                return tuple(QuantileNormalizer.fit(f.values[rows], f.names) for f in computed)
+            return tuple(from_sklearn(normalizer, f.values[rows], f.names) for f in computed)
+
+        return tuple(
+            cls(config, bars.symbols, fitted(splits.train), splits)
+            for splits in cut(len(bars), first)
+        )
 
     def transform(self, bars: Bars, *, newest: int | None = None) -> tuple[Market, ...]:
         """The markets of the same symbols, on these bars or later ones.

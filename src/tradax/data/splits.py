@@ -24,6 +24,18 @@ class Splits(NamedTuple):
     test: Span
 
 
+class WalkForward(NamedTuple):
+    """How the test span is cut into folds, each with a training of its own before it."""
+
+    folds: int
+    rolling: bool = False
+    """Train on as many rows as the first fold has, the latest; otherwise on all from the start."""
+    purge: int = 5
+    """Rows left out between training and validation."""
+    embargo: int = 5
+    """Rows left out between validation and test."""
+
+
 def chronological(
     n_rows: int, warm_up: int, *, train: float = 0.7, validation: float = 0.15, source: str = "data"
 ) -> Splits:
@@ -61,3 +73,49 @@ def chronological(
                 "--features.window, or other fractions"
             )
     return splits
+
+
+def walk_forward(
+    n_rows: int,
+    warm_up: int,
+    how: WalkForward,
+    *,
+    train: float = 0.7,
+    validation: float = 0.15,
+    source: str = "data",
+) -> tuple[Splits, ...]:
+    """The test span of `chronological` in pieces, each trained for on what came before it.
+
+    A fold validates on as many rows as there would be without folds, and trains on those before.
+    Nothing that a fold learns from or chooses on reaches its test: spans are in the order of time,
+    `purge` and `embargo` rows apart. Test pieces follow each other without a gap.
+
+    Returns: one a fold, the earliest first; the last piece takes the rows that do not divide.
+
+    Raises:
+        ConfigError, DataError: as `chronological`; gaps that are negative; too few rows a fold.
+    """
+    if how.folds < 2:
+        raise ConfigError(f"folds is {how.folds}; it must be at least 2")
+    for name in ("purge", "embargo"):
+        if getattr(how, name) < 0:
+            raise ConfigError(f"{name}_bars is {getattr(how, name)}; it must be at least 0")
+    whole = chronological(n_rows, warm_up, train=train, validation=validation, source=source)
+    piece = whole.test.rows // how.folds
+    first_train = whole.train.rows - how.purge - how.embargo
+    for name, rows in (("test", piece), ("train", first_train)):
+        if rows < MINIMUM[name]:
+            raise DataError(
+                f"{source}: {how.folds} folds leave {max(rows, 0)} rows to {name}, which needs "
+                f"{MINIMUM[name]}; give more rows, fewer folds, smaller gaps or other fractions"
+            )
+    found = []
+    for fold in range(how.folds):
+        begin = whole.test.first + fold * piece
+        end = whole.test.last if fold == how.folds - 1 else begin + piece - 1
+        chosen = Span(begin - how.embargo - whole.validation.rows, begin - how.embargo - 1)
+        learned = Span(warm_up, chosen.first - how.purge - 1)
+        if how.rolling:
+            learned = Span(learned.last - first_train + 1, learned.last)
+        found.append(Splits(learned, chosen, Span(begin, end)))
+    return tuple(found)

@@ -78,8 +78,13 @@ def span_return(source: JaxSource, over_span: Callable, span: Span, policy: Poli
     Args:
         source: a market on given bars. over_span: its module's.
     """
-    walked = replace(source, params=over_span(source.params, span), num_envs=1)
-    return walked.episodes(policy.actor(sample=False), jax.random.key(0), span.rows)[0][0]
+    return whole_return(replace(source, params=over_span(source.params, span)), span.rows, policy)
+
+
+def whole_return(source: JaxSource, rows: int, policy: Policy) -> jax.Array:
+    """`span_return` where the parameters are over the span, which has so many rows, already."""
+    walked = source.of(1)
+    return walked.episodes(policy.actor(sample=False), jax.random.key(0), rows)[0][0]
 
 
 @eqx.filter_jit
