@@ -21,6 +21,7 @@ from tradax.hooks import read_rows
 from tradax.model_file import load_policy
 from tradax.policies import NetworkPolicy
 from tradax.preparation import Request, Task, data_facts, needs_bars, policy_names, reopen
+from tradax.protocols import Policy
 from tradax.reporting.page import Report, summary, write_report
 from tradax.reporting.posterior import posterior_part
 from tradax.reporting.simulated import write_simulated
@@ -57,13 +58,12 @@ def held_out_test(
         score = evaluate(policy, source, seed=request.seed + 1)
         return {"mean_return": score.mean, "std_return": score.std, "episodes": len(score.returns)}
     tested = {}
-    for index, (market, source) in enumerate(zip(task.markets, task.single_sources, strict=True)):
-        assert isinstance(source, JaxSource)
+    for index, market in enumerate(task.markets):
         symbol = symbol_of(market)
         policy = policies.get(symbol) or next(iter(policies.values()))
         several = len(task.markets) > 1
         symbol_folder = folder / run_directory.symbol_folder(symbol) if several else folder
-        report = _report(request, task, folder, policy, index, source, write)
+        report = _report(request, task, folder, policy, index, write)
         tested[symbol] = summary(report)
         if not write:
             continue
@@ -121,7 +121,7 @@ def _simulated(
             f"{request.algorithm} on {request.env}",
             results,
             learning=rows,
-            settings=_all_settings(request),
+            settings=all_settings(request),
             run=_run_facts(request, folder, rows),
         )
     return {
@@ -136,16 +136,11 @@ def _report(
     folder: Path,
     policy: NetworkPolicy,
     index: int,
-    source: JaxSource,
     write: bool,
 ) -> Report:
     """The policy on the symbol or portfolio of that index, against what it is compared with."""
-    assert task.pipeline is not None
-    markets = task.markets[index]
-    periods_per_year = markets[0].periods_per_year
-    span = task.pipeline.splits.test
-    env_module = discovery.module("envs", request.env)
-    result = backtest(policy, env_module, source.env, source.params, markets, span, request.seed)
+    periods_per_year = task.markets[index][0].periods_per_year
+    result = walked(request, task, policy, index)
     rows = read_rows(task.folders[index if task.members else 0] / "metrics.jsonl")
     trial = trial_of(request, task, rows, result.symbol, result)
     ledger.add_trials(folder if write else None, [trial], run=folder)
@@ -173,11 +168,21 @@ def _report(
         verdict=verdict,
         parts=[posterior_part(posterior, skipped=request.skip_posterior)],
         learning=rows,
-        settings=_all_settings(request),
+        settings=all_settings(request),
         data=data_facts(task) | {"symbol": result.symbol},
         run=_run_facts(request, folder, rows)
         | {"steps_per_second": rows[-1]["steps_per_second"] if rows else None},
     )
+
+
+def walked(request: Request, task: Task, policy: Policy, index: int = 0) -> Backtest:
+    """The policy on the held-out span of the symbol or portfolio of that index; writes nothing."""
+    assert task.pipeline is not None
+    source = task.single_sources[index]
+    assert isinstance(source, JaxSource)
+    module, span = discovery.module("envs", request.env), task.pipeline.splits.test
+    markets = task.markets[index]
+    return backtest(policy, module, source.env, source.params, markets, span, request.seed)
 
 
 def trial_of(
@@ -228,7 +233,7 @@ def _run_facts(request: Request, folder: Path, rows: list[Row]) -> dict[str, Any
     }
 
 
-def _all_settings(request: Request) -> dict[str, dict[str, Any]]:
+def all_settings(request: Request) -> dict[str, dict[str, Any]]:
     """Every option that the run used, defaults included; features only where there is data."""
     modules: list[ModuleType] = [
         discovery.module("algorithms", request.algorithm),
