@@ -37,6 +37,7 @@ _COMMANDS = {
     "export": "write a run's policy for Stable-Baselines3, ONNX or scikit-learn",
     "act": "orders of a run's policy for the next bar, or for a stream of bars",
     "compare": "one page for several finished runs",
+    "serve": "a live local page of a directory of runs",
     "trials": "every policy that was trained on some data, and its Sharpe ratio",
     "doctor": "versions, devices, memory and a self-test, for a bug report",
     "data check": "print every problem of price files",
@@ -105,6 +106,8 @@ def _dispatch(arguments: list[str]) -> int:
             return _act(arguments[1:])
         case "compare":
             return _compare(arguments[1:])
+        case "serve":
+            return _serve(arguments[1:])
         case "trials":
             return _trials(arguments[1:])
         case "doctor":
@@ -318,6 +321,12 @@ def _compare(arguments: list[str]) -> int:
     from tradax import comparing
 
     return comparing.command(_parse(comparing.CompareOptions, "tradax compare", arguments))
+
+
+def _serve(arguments: list[str]) -> int:
+    from tradax import dashboard
+
+    return dashboard.command(_parse(dashboard.ServeOptions, "tradax serve", arguments))
 
 
 def _trials(arguments: list[str]) -> int:

@@ -34,6 +34,7 @@ from tradax.reporting.frame import (
 
 MARK = "<!-- written by tradax compare -->"
 """Stands in every such page, so that the program knows what it may overwrite."""
+_COLORS = [color for color in COLORS if color not in (GREY, INK)]  # these are the references'
 _DASHES = ("solid", "dash", "dot", "dashdot")
 
 
@@ -78,7 +79,8 @@ def render(runs: Sequence[Compared], comparison: Comparison, *, posterior: bool)
         f"{len(comparison.timestamps) - 1:,} bars",
         [
             Section("caveats", "Before you choose", items(_caveats(runs, comparison))),
-            Section("figures-section", "Figures", _figures(runs, comparison, posterior)),
+            Section("figures-section", "Figures", _figures(runs, comparison)),
+            Section("evidence", "Evidence", _evidence(runs, posterior)),
             Section(
                 "curves",
                 "Curves",
@@ -139,53 +141,59 @@ def _caveats(runs: Sequence[Compared], comparison: Comparison) -> tuple[str, ...
     return tuple(said)
 
 
-def _figures(runs: Sequence[Compared], comparison: Comparison, posterior: bool) -> str:
+def _figures(runs: Sequence[Compared], comparison: Comparison) -> str:
     head = [
-        *("Run", "Grade", "Total return", "Annual return", "Sharpe", "95% interval"),
-        *("Max drawdown", "Turnover", "Costs", "Deflated Sharpe", "Validation score"),
-        *(("P(Sharpe > 0)", "P(beats hold)") if posterior else ()),
+        *("Run", "Total return", "Annual return", "Sharpe", "95% interval", "Max drawdown"),
+        *("Turnover", "Costs"),
     ]
     rows = [
         Row(
             run.name,
-            [
-                run.grade or "n/a",
-                *_cells(told),
-                _number(run.deflated_sharpe, ".3f"),
-                _number(run.validation_score, ".4g"),
-                *((_number(run.p_positive, ".1%"),) if posterior else ()),
-                *((_number(run.p_beats_benchmark, ".1%"),) if posterior else ()),
-            ],
+            _cells(told),
             f"{run.algorithm} on {run.market}, {run.symbol}, seed {run.seed}",
         )
         for run, told in zip(runs, comparison.policies, strict=True)
     ]
-    rows += [
-        Row(told.name, ["", *_cells(told), *[""] * (len(head) - 10), ""])
-        for told in comparison.references
-    ]
+    rows += [Row(told.name, _cells(told)) for told in comparison.references]
     return numbers_table("Figures of the common bars, after costs", head, rows) + items(
         (
-            "Grade: the evidence by the run's own report: none, weak, moderate or strong.",
             "Sharpe: mean return over its standard deviation, annualised; the risk-free rate "
             "counts as 0. Its 95% interval is from a stationary block bootstrap.",
             "Max drawdown: largest loss from a peak. Turnover: value traded in a year, in "
             "multiples of the mean net worth. Costs: paid on the common bars, as a share of the "
             "net worth at their start.",
-            "Deflated Sharpe: confidence that the true Sharpe ratio is above 0, given that so many "
-            "trials were made on the same data; of the run's whole test, by the ledger as it is "
-            "now.",
-            "Validation score: the best in training, on bars before the test.",
-            *(
-                (
-                    "P(Sharpe > 0), P(beats hold): of the posterior in the run's own report, over "
-                    "its whole test; n/a where it was left out.",
-                )
-                if posterior
-                else ()
-            ),
         )
     )
+
+
+def _evidence(runs: Sequence[Compared], posterior: bool) -> str:
+    """What is of each run's whole test, and of its training."""
+    head = ["Run", "Grade", "Deflated Sharpe", "Trials tested", "Validation score", "Steps"]
+    said = [
+        "Grade: the evidence by the run's own report: none, weak, moderate or strong.",
+        "Deflated Sharpe: confidence that the true Sharpe ratio is above 0, given that so many "
+        "trials on the same data were tested; by the ledger as it is now.",
+        "Validation score: the best in training, on bars before the test.",
+    ]
+    if posterior:
+        head[3:3] = ["P(Sharpe > 0)", "P(beats hold)"]
+        said.append(
+            "P(Sharpe > 0), P(beats hold): that the true Sharpe ratio is above 0, and the return "
+            "above buy-and-hold's; of the posterior in the run's own report, n/a without one."
+        )
+    rows = []
+    for run in runs:
+        cells = [
+            run.grade or "n/a",
+            _number(run.deflated_sharpe, ".3f"),
+            "n/a" if run.record is None else f"{run.record.tested:,}",
+            _number(run.validation_score, ".4g"),
+            f"{run.timesteps:,}",
+        ]
+        if posterior:
+            cells[2:2] = [_number(p, ".1%") for p in (run.p_positive, run.p_beats_benchmark)]
+        rows.append(Row(run.name, cells))
+    return numbers_table("Of each run's whole test and training", head, rows) + items(tuple(said))
 
 
 def _cells(told: Line) -> list[str]:
@@ -217,11 +225,10 @@ def _charts(comparison: Comparison) -> list[Chart]:
     worth, drawdown = [], []
     for number, told in enumerate(shown):
         if number < len(comparison.policies):
-            style = {"color": COLORS[number % len(COLORS)], "width": 2}
-            style["dash"] = _DASHES[number // len(COLORS) % len(_DASHES)]
+            style = {"color": _COLORS[number % len(_COLORS)], "width": 2}
+            style["dash"] = _DASHES[number // len(_COLORS) % len(_DASHES)]
         else:
             style = {"color": INK if number == len(comparison.policies) else GREY, "width": 1.5}
-            style["dash"] = "longdash"
         name, peak = escape(told.name), np.maximum.accumulate(told.net_worth)
         worth.append(line(name, x, told.net_worth[rows], style))
         drawdown.append(line(name, x, (told.net_worth / peak - 1.0)[rows], style))
@@ -274,17 +281,16 @@ def _superiority(comparison: Comparison) -> str:
     found = comparison.superiority
     if isinstance(found, str):
         return f"No statement: {found}."
-    best = comparison.policies[found.best].name
-    least = (
-        "are evidence that one does, at 95%"
-        if found.consistent < 0.05
-        else "are no evidence that any does"
-    )
+    best = "None had a higher mean return."
+    if found.statistic > 0.0:
+        name = comparison.policies[found.best].name
+        best = f"The largest excess, for how much it varies, is that of {name}."
+    shows = "are evidence" if found.consistent < 0.05 else "are no evidence"
     return (
         f"Test for superior predictive ability (Hansen 2005): p = {found.consistent:.3f} (between "
         f"{found.lower:.3f} and {found.upper:.3f}). So often would the best of so many runs beat "
         "the buy-and-hold of its market by as much if none had a higher mean return. The figures "
-        f"{least}; the best is {best}."
+        f"{shows} that one does, at 95%. {best}"
     )
 
 
@@ -341,7 +347,6 @@ def _settings(runs: Sequence[Compared]) -> str:
         "Market": [run.market for run in runs],
         "Symbol": [run.symbol for run in runs],
         "Seed": [str(run.seed) for run in runs],
-        "Steps": [f"{run.timesteps:,}" for run in runs],
         "Whole test": [f"{run.tested[0]} to {run.tested[1]}" for run in runs],
         "Bars of the whole test": [f"{run.bars:,}" for run in runs],
     }
