@@ -36,7 +36,7 @@ class Browser:
         )
         try:
             port_file = self.profile / "DevToolsActivePort"
-            self._wait(lambda: port_file.exists() and "\n" in port_file.read_text())
+            self.wait(lambda: port_file.exists() and "\n" in port_file.read_text())
             port = port_file.read_text().split()[0]
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/json", timeout=20) as answer:
                 targets = json.load(answer)
@@ -55,7 +55,7 @@ class Browser:
 
     def open(self, url: str) -> None:
         self.call("Page.navigate", url=url)
-        self._wait(
+        self.wait(
             lambda: self.run(f"location.href === {url!r} && document.readyState === 'complete'")
         )
 
@@ -84,7 +84,7 @@ class Browser:
             self.complaints.append(json.dumps(params["args"])[:500])
 
     @staticmethod
-    def _wait(done, seconds: float = 40.0) -> None:
+    def wait(done, seconds: float = 40.0) -> None:
         deadline = time.monotonic() + seconds
         while not done():
             assert time.monotonic() < deadline, "chromium did not answer in time"

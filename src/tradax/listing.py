@@ -349,7 +349,7 @@ def _grade(path: Path) -> str:
     if len(parts) == 1 and grades:
         return _text(next(iter(grades)))
     if grades:
-        return _text(", ".join(f"{grade} {number}" for grade, number in grades.items()))
+        return _text(", ".join(f"{number} {grade}" for grade, number in grades.items()))
     mean = summary.get("mean_return")
     return f"mean return {mean:.4g}" if isinstance(mean, int | float) else "–"
 

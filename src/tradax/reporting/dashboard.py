@@ -17,7 +17,7 @@ _RUNS = {
     "algorithm": "Algorithm",
     "market": "Market",
     "seed": "Seed",
-    "grade": "Grade",
+    "grade": "Verdict",
     "validation": "Validation",
     "return": "Return",
     "speed": "Steps/s",
@@ -73,9 +73,10 @@ def _told(snapshot: Snapshot) -> str:
     states = [one.state for one in (*snapshot.runs, *snapshot.sweeps)]
     if not states:
         return "No runs here yet: tradax train and tradax sweep make them."
-    running = states.count("running")
+    runs, sweeps = len(snapshot.runs), len(snapshot.sweeps)
     said = (
-        f"{len(snapshot.runs):,} runs, {len(snapshot.sweeps):,} sweeps, {running:,} of them running"
+        f"{runs:,} {'run' if runs == 1 else 'runs'}, {sweeps:,} "
+        f"{'sweep' if sweeps == 1 else 'sweeps'}, {states.count('running'):,} of them running"
     )
     return said + (f"; {snapshot.left_out}" if snapshot.left_out else "") + "."
 
