@@ -10,7 +10,7 @@ import tyro
 from tradax.errors import ConfigError, TradaxError
 
 if TYPE_CHECKING:
-    from tradax.evaluation.comparison import Tested
+    from tradax.evaluation.comparison import Walk
     from tradax.preparation import Request
     from tradax.reporting.comparison import Compared
 
@@ -111,7 +111,7 @@ def _named(runs: Sequence[Path | str]) -> dict[Path, str]:
     return names
 
 
-def _opened(path: Path, name: str) -> "list[tuple[Tested, Compared, Request]]":
+def _opened(path: Path, name: str) -> "list[tuple[Walk, Compared, Request]]":
     """A run's policies on their test spans, one a symbol.
 
     Raises:
@@ -177,12 +177,12 @@ def _check_data(folder: Path, task: Any) -> None:
 
 def _walked(
     name: str, folder: Path, walk: tuple[Any, ...], summary: Any
-) -> "tuple[Tested, Compared, Request]":
+) -> "tuple[Walk, Compared, Request]":
     """Args: walk: what `held_out.walked` takes."""
     import numpy as np
 
     from tradax import held_out, ledger
-    from tradax.evaluation.comparison import Tested
+    from tradax.evaluation.comparison import Walk
     from tradax.evaluation.sharpe import deflated_sharpe
     from tradax.hooks import read_rows
     from tradax.reporting.charts import dates
@@ -217,7 +217,7 @@ def _walked(
         look_ahead=backtest.look_ahead,
     )
     per_year = task.markets[index][0].periods_per_year
-    return Tested(name, backtest, per_year), facts, request
+    return Walk(name, backtest, per_year), facts, request
 
 
 def _within(value: Any, *names: str) -> Any:

@@ -28,7 +28,7 @@ _SAME = 1e-6  # net worth is a float32
 _SAME_GAP = 1.5
 
 
-class Tested(NamedTuple):
+class Walk(NamedTuple):
     """One policy's test."""
 
     name: str
@@ -79,7 +79,7 @@ class Comparison:
     differences: list[Difference] | str
 
 
-def compare(tested: Sequence[Tested], *, seed: int = 0) -> Comparison:
+def compare(tested: Sequence[Walk], *, seed: int = 0) -> Comparison:
     """Figures on the common bars, each net worth scaled to 1 at the first of them.
 
     Raises:
@@ -109,7 +109,7 @@ def compare(tested: Sequence[Tested], *, seed: int = 0) -> Comparison:
     )
 
 
-def common_timestamps(tested: Sequence[Tested]) -> np.ndarray:
+def common_timestamps(tested: Sequence[Walk]) -> np.ndarray:
     """[n + 1], that all tests have.
 
     Raises:
@@ -149,7 +149,7 @@ def _gap_words(seconds: float) -> str:
     return f"{seconds:.3g} seconds"
 
 
-def _span_words(one: Tested) -> str:
+def _span_words(one: Walk) -> str:
     first, last = (str(one.backtest.policy.timestamps[i])[:16] for i in (0, -1))
     return f"{one.name} was tested from {first} to {last}"
 
