@@ -161,8 +161,8 @@ def test_the_page_tells_runs_settings_and_looks_and_adds_no_trial(runs, tmp_path
         "Choosing among these runs by this page is a selection",
         "The runs were tested on different spans",
         "The runs trade different markets",
-        "Test for superior predictive ability (Hansen 2005): p = ",
-        "Probability of backtest overfitting (Bailey and others 2017): ",
+        "Does the best beat buy-and-hold?",
+        "Would choosing the best have worked?",
         "P(Sharpe &gt; 0)",
     ):
         assert said in page, said
@@ -190,6 +190,9 @@ def test_names_are_as_short_as_tells_them_apart(tmp_path):
     paths = [tmp_path / "x" / "best" / "A", tmp_path / "y" / "best" / "A", tmp_path / "y" / "B"]
     names = comparing._named([*paths, paths[0]])
     assert list(names.values()) == ["x/best/A", "y/best/A", "B"]
+    (tmp_path / "y").mkdir()
+    (tmp_path / "y" / "sweep.yaml").touch()
+    assert list(comparing._named([tmp_path / "y" / "best" / "A"]).values()) == ["y/best/A"]
 
 
 def test_every_run_that_cannot_be_compared_is_named(runs, tmp_path, capsys):

@@ -142,6 +142,7 @@ def test_runs_of_several_symbols_and_sweeps_are_told_together(tmp_path):
         ("config.yaml", b"format: [1"),
         ("config.yaml", b"\xff\xfe"),
         ("config.yaml", b"[1, 2]"),
+        ("config.yaml", b"algorithm: &a [*a, *a]\nenv: trading\n"),
         ("metrics.jsonl", b"\n"),
         ("metrics.jsonl", b'{"timesteps": "many"}\n'),
         ("metrics.jsonl", b"[" * 5000 + b"\n"),
@@ -277,8 +278,8 @@ def test_files_are_read_again_only_when_they_changed(tmp_path, monkeypatch):
     for number in range(3):
         make_run(tmp_path / str(number), summary={"mean_return": 1.0})
     read = []
-    original = listing.yaml_value
-    monkeypatch.setattr(listing, "yaml_value", lambda path: read.append(path) or original(path))
+    original = listing.yaml_of
+    monkeypatch.setattr(listing, "yaml_of", lambda *given: read.append(given) or original(*given))
     shown = Listing(tmp_path)
     for _ in range(3):
         shown._fresh_until = 0.0

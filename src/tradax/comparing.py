@@ -96,7 +96,10 @@ def _check_out(out: Path) -> None:
 
 
 def _named(runs: Sequence[Path | str]) -> dict[Path, str]:
-    """Each run once, by as many last parts of its path as tell it from the others."""
+    """Each run once, by as many last parts of its path as tell it from the others.
+
+    A run of a sweep is called after the sweep too: best/sp500 alone says nothing.
+    """
     paths = list({Path(run).resolve(): Path(run) for run in runs})
 
     def ends(path: Path, length: int) -> tuple[str, ...]:
@@ -104,7 +107,7 @@ def _named(runs: Sequence[Path | str]) -> dict[Path, str]:
 
     names = {}
     for path in paths:
-        length = 1
+        length = 3 if (path.resolve().parents[1] / "sweep.yaml").is_file() else 1
         while sum(ends(other, length) == ends(path, length) for other in paths) > 1:
             length += 1
         names[path] = str(Path(*ends(path, length)))

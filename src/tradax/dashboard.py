@@ -41,12 +41,12 @@ class ServeOptions:
 
 def command(options: ServeOptions) -> int:
     """Serve until Ctrl-C. Returns: the exit code."""
-    with open_server(options.folder, options.port, verbose=options.debug) as server:
-        print(f"serving {options.folder} at {server.url} (Ctrl-C ends it)", flush=True)
-        try:
+    try:
+        with open_server(options.folder, options.port, verbose=options.debug) as server:
+            print(f"serving {options.folder} at {server.url} (Ctrl-C ends it)", flush=True)
             server.serve_forever(poll_interval=0.2)
-        except KeyboardInterrupt:
-            print(file=sys.stderr)
+    except KeyboardInterrupt:
+        print(file=sys.stderr)  # after the terminal's ^C
     return 0
 
 

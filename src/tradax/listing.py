@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from tradax import run_directory
 from tradax.errors import TradaxError
-from tradax.reading import json_value, read_bytes, yaml_value
+from tradax.reading import MOST_YAML, json_value, read_bytes, yaml_of, yaml_value
 
 MOST_SHOWN = 1000
 """The newest; reading more would be slow."""
@@ -109,8 +109,7 @@ class Listing:
 
     def _run(self, folder: Path, files: dict[str, Path]) -> Listed:
         notes: list[str] = []
-        config = self._content(folder / "config.yaml", yaml_value, notes)
-        config = config if isinstance(config, dict) else {}
+        config = self._content(folder / "config.yaml", _shown_options, notes) or {}
         rows = [
             row
             for own in _with_metrics(folder)
@@ -292,6 +291,24 @@ def _with_metrics(folder: Path) -> list[Path]:
 
 
 _DAMAGED = object()
+
+
+def _shown_options(path: Path) -> dict[str, Any]:
+    """Of a config.yaml only what is shown: all of it would take five times as long.
+
+    Raises:
+        TradaxError: it does not name an algorithm and an environment.
+    """
+    entries = _SHOWN.findall(read_bytes(path, most=MOST_YAML) + b"\n")
+    options = yaml_of(b"".join(entries), path)
+    if not isinstance(options, dict) or not {"algorithm", "env"} <= options.keys():
+        raise TradaxError(f"{path}: not a run's configuration")
+    return options
+
+
+_SHOWN = re.compile(
+    rb"^(?:algorithm|env|data|seed|total_timesteps):.*\n(?:[ -].*\n)*", re.MULTILINE
+)
 
 
 class _Row(NamedTuple):
