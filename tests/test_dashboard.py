@@ -288,7 +288,7 @@ def test_files_are_read_again_only_when_they_changed(tmp_path, monkeypatch):
     monkeypatch.setattr(listing, "MOST_SHOWN", 2)
     shown._fresh_until = 0.0
     snapshot = shown.snapshot()
-    assert (len(snapshot.runs), snapshot.left_out) == (2, "1 older ones are not shown")
+    assert (len(snapshot.runs), snapshot.left_out) == (2, "1 older not shown")
 
 
 def test_what_cannot_be_served_is_one_clear_error(tmp_path, server, capsys):

@@ -97,7 +97,7 @@ class Listing:
         listed = [read[f.file](f.path, files) for f in found[:MOST_SHOWN]]
         left_out = []
         if len(found) > MOST_SHOWN:
-            left_out.append(f"{len(found) - MOST_SHOWN:,} older ones are not shown")
+            left_out.append(f"{len(found) - MOST_SHOWN:,} older not shown")
         if cut:
             left_out.append(f"only the first {_MOST_FOLDERS:,} folders were looked at")
         return Snapshot(
