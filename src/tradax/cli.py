@@ -36,6 +36,8 @@ _COMMANDS = {
     "collect": "let a run's policy act and write every step, to learn from later",
     "export": "write a run's policy for Stable-Baselines3, ONNX or scikit-learn",
     "act": "orders of a run's policy for the next bar, or for a stream of bars",
+    "compare": "one page for several finished runs",
+    "serve": "a live local page of a directory of runs",
     "trials": "every policy that was trained on some data, and its Sharpe ratio",
     "doctor": "versions, devices, memory and a self-test, for a bug report",
     "data check": "print every problem of price files",
@@ -102,6 +104,10 @@ def _dispatch(arguments: list[str]) -> int:
             return _export(_parse(ExportOptions, "tradax export", arguments[1:]))
         case "act":
             return _act(arguments[1:])
+        case "compare":
+            return _compare(arguments[1:])
+        case "serve":
+            return _serve(arguments[1:])
         case "trials":
             return _trials(arguments[1:])
         case "doctor":
@@ -313,6 +319,18 @@ def _act(arguments: list[str]) -> int:
     from tradax.serving import command
 
     return command.act(_parse(command.ActOptions, "tradax act", arguments))
+
+
+def _compare(arguments: list[str]) -> int:
+    from tradax import comparing
+
+    return comparing.command(_parse(comparing.CompareOptions, "tradax compare", arguments))
+
+
+def _serve(arguments: list[str]) -> int:
+    from tradax import dashboard
+
+    return dashboard.command(_parse(dashboard.ServeOptions, "tradax serve", arguments))
 
 
 def _trials(arguments: list[str]) -> int:

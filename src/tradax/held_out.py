@@ -21,6 +21,7 @@ from tradax.evaluation.succession import Succession
 from tradax.evaluation.verdict import assess
 from tradax.hooks import read_rows
 from tradax.model_file import load_policy
+from tradax.policies import NetworkPolicy
 from tradax.preparation import OF_FOLDS, Request, Task, data_facts, needs_bars, policy_names, reopen
 from tradax.protocols import Policy
 from tradax.reporting.folds import folds_part
@@ -61,14 +62,12 @@ def held_out_test(
         score = evaluate(policy, source, seed=request.seed + 1)
         return {"mean_return": score.mean, "std_return": score.std, "episodes": len(score.returns)}
     tested = {}
-    policies = _in_succession(task, policies)
-    for index, (market, source) in enumerate(zip(task.markets, task.single_sources, strict=True)):
-        assert isinstance(source, JaxSource)
+    walkers = tested_policies(task, policies)
+    for index, (market, policy) in enumerate(zip(task.markets, walkers, strict=True)):
         symbol = symbol_of(market)
-        policy = policies.get(symbol) or next(iter(policies.values()))
         several = len(task.markets) > 1
         symbol_folder = folder / run_directory.symbol_folder(symbol) if several else folder
-        report = _report(request, task, folder, policy, index, source, write)
+        report = _report(request, task, folder, policy, index, write)
         tested[symbol] = summary(report)
         if not write:
             continue
@@ -91,8 +90,7 @@ def retest(
     folder = Path(folder)
     request, task = reopen(folder)
     request = dataclasses.replace(request, skip_posterior=skip_posterior)
-    names = policy_names(request, task)
-    policies = {n: load_policy(f / "policy.zip") for n, f in zip(names, task.folders, strict=True)}
+    policies = saved_policies(request, task)
     outcome = held_out_test(request, task, folder, policies, write=write)
     # What was said of the training stays: a test does not know it.
     if (folder / "summary.json").exists():
@@ -103,17 +101,25 @@ def retest(
     return outcome
 
 
-def _in_succession(task: Task, policies: Mapping[str, Policy]) -> Mapping[str, Policy]:
-    """Of a walk-forward, the policies of all folds as one, by the name of the last."""
-    if not task.folds:
-        return policies
-    names, first = list(policies), task.folds[0].test.first
-    each = len(task.deployed)
-    begins = [fold.test.first - first for fold in task.folds]
-    return {
-        name: Succession.of([policies[n] for n in names[place::each]], begins)
-        for place, name in enumerate(names[-each:])
-    }
+def saved_policies(request: Request, task: Task) -> dict[str, NetworkPolicy]:
+    """All policies of a run, by name."""
+    names = policy_names(request, task)
+    return {n: load_policy(f / "policy.zip") for n, f in zip(names, task.folders, strict=True)}
+
+
+def tested_policies(task: Task, policies: Mapping[str, Policy]) -> list[Policy]:
+    """What walks the test of each market: its policy, the one for all, or the folds' in turn."""
+    found = list(policies.values())
+    if task.folds:
+        each, first = len(task.deployed), task.folds[0].test.first
+        begins = [fold.test.first - first for fold in task.folds]
+        found = [Succession.of(found[place::each], begins) for place in range(each)]
+    return found if len(found) == len(task.markets) else found * len(task.markets)
+
+
+def learned_rows(task: Task, index: int) -> list[Row]:
+    """Rows of metrics.jsonl of the newest policy for a market."""
+    return read_rows(task.deployed[index % len(task.deployed)] / "metrics.jsonl")
 
 
 def _simulated(
@@ -139,7 +145,7 @@ def _simulated(
             f"{request.algorithm} on {request.env}",
             results,
             learning=rows,
-            settings=_all_settings(request),
+            settings=all_settings(request),
             run=_run_facts(request, folder, rows),
         )
     return {
@@ -154,18 +160,12 @@ def _report(
     folder: Path,
     policy: Policy,
     index: int,
-    source: JaxSource,
     write: bool,
 ) -> Report:
     """The policy on the symbol or portfolio of that index, against what it is compared with."""
-    assert task.pipeline is not None
-    markets = task.markets[index]
-    periods_per_year = markets[0].periods_per_year
-    span = task.tested
-    env_module = discovery.module("envs", request.env)
-    result = backtest(policy, env_module, source.env, source.params, markets, span, request.seed)
-    place = index if len(task.deployed) > 1 else 0
-    rows = read_rows(task.deployed[place] / "metrics.jsonl")
+    periods_per_year = task.markets[index][0].periods_per_year
+    result = walked(request, task, policy, index)
+    rows = learned_rows(task, index)
     trial = trial_of(request, task, rows, result.symbol, result)
     ledger.add_trials(folder if write else None, [trial], run=folder)
     posterior = None
@@ -191,24 +191,25 @@ def _report(
         backtest=result,
         verdict=verdict,
         parts=[
-            *_folds(task, place, result, periods_per_year),
+            *_folds(task, index, result, periods_per_year),
             posterior_part(posterior, skipped=request.skip_posterior),
         ],
         learning=rows,
-        settings=_all_settings(request),
+        settings=all_settings(request),
         data=data_facts(task) | {"symbol": result.symbol},
         run=_run_facts(request, folder, rows)
         | {"steps_per_second": rows[-1]["steps_per_second"] if rows else None},
     )
 
 
-def _folds(task: Task, place: int, result: Backtest, periods_per_year: float) -> list[Part]:
-    """The walk-forward's part of the page, where there is one; `place` among a fold's policies."""
+def _folds(task: Task, index: int, result: Backtest, periods_per_year: float) -> list[Part]:
+    """The walk-forward's part of the page, where there is one."""
     if not task.folds:
         return []
     assert task.bars is not None
-    learned = [read_rows(f / "metrics.jsonl") for f in task.folders[place :: len(task.deployed)]]
-    scores = [_best_score(rows) for rows in learned]
+    each = len(task.deployed)
+    folders = task.folders[index % each :: each]
+    scores = [_best_score(read_rows(folder / "metrics.jsonl")) for folder in folders]
     return [folds_part(result, task.folds, task.bars.timestamps, scores, periods_per_year)]
 
 
@@ -216,6 +217,15 @@ def _best_score(rows: list[Row]) -> float | None:
     """On validation, of the rows of metrics.jsonl."""
     scores = [row["validation_score"] for row in rows if "validation_score" in row]
     return max(scores, default=None)
+
+
+def walked(request: Request, task: Task, policy: Policy, index: int = 0) -> Backtest:
+    """The policy on the held-out span of the symbol or portfolio of that index; writes nothing."""
+    source = task.single_sources[index]
+    assert isinstance(source, JaxSource)
+    module, span = discovery.module("envs", request.env), task.tested
+    markets = task.markets[index]
+    return backtest(policy, module, source.env, source.params, markets, span, request.seed)
 
 
 def trial_of(
@@ -266,7 +276,7 @@ def _run_facts(request: Request, folder: Path, rows: list[Row]) -> dict[str, Any
     }
 
 
-def _all_settings(request: Request) -> dict[str, dict[str, Any]]:
+def all_settings(request: Request) -> dict[str, dict[str, Any]]:
     """Every option that the run used, defaults included; features only where there is data."""
     modules: list[ModuleType] = [
         discovery.module("algorithms", request.algorithm),

@@ -100,14 +100,19 @@ def check_version(
 def yaml_value(path: Path | str) -> Any:
     """The plain values of a YAML file: no tags that make objects, no aliases.
 
-    A few aliases of aliases can stand for billions of values.
-
     Raises:
         ModelFileError: no such file, or no such values.
     """
+    return yaml_of(read_bytes(path, most=MOST_YAML), path)
+
+
+def yaml_of(content: bytes, source: Path | str) -> Any:
+    """The same, of a file's content.
+
+    A few aliases of aliases can stand for billions of values.
+    """
     import yaml
 
-    content = read_bytes(path, most=MOST_YAML)
     try:
         text = content.decode("utf-8")
         depth = 0
@@ -120,7 +125,7 @@ def yaml_value(path: Path | str) -> Any:
         return yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, TypeError, RecursionError, OverflowError) as problem:
         text = " ".join(str(problem).split())
-        raise ModelFileError(f"{path}: is no YAML of plain values ({text})") from None
+        raise ModelFileError(f"{source}: is no YAML of plain values ({text})") from None
 
 
 class Tensors(NamedTuple):

@@ -18,6 +18,7 @@ import os
 import platform
 import socket
 import subprocess
+import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +32,7 @@ from tradax.reading import check_version, json_value, read_bytes, yaml_value
 
 _FORMAT = 1
 _LOCK = "run.lock"
+_LOOKS = 3
 
 
 def create(out: Path | str | None, name: str) -> Path:
@@ -108,6 +110,11 @@ def _lock(path: Path, file: IO[bytes]) -> None:
     except ImportError:  # Windows
         return
     try:
+        for _ in range(_LOOKS):
+            try:
+                return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:  # perhaps only of someone who looks: see `is_locked`
+                time.sleep(0.02)
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         file.seek(0)
@@ -117,6 +124,23 @@ def _lock(path: Path, file: IO[bytes]) -> None:
         ) from None
     except OSError as error:  # a file system without locks
         warnings.warn(f"{path}: cannot be locked ({error.strerror})", stacklevel=3)
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a process trains there. False also where the system has no such locks.
+
+    To find out takes the lock for microseconds, so `locked` tries more than once.
+    """
+    try:
+        import fcntl
+
+        with (folder / _LOCK).open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except (ImportError, OSError):
+        pass
+    return False
 
 
 def symbol_folder(symbol: str) -> str:

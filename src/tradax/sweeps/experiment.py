@@ -305,6 +305,8 @@ def _train(
             results.write_results(folder, wave.number, found)
             results.write_trials(folder, request, layout, found)
 
+    if folder is not None and parallel.is_first():
+        results.write_plan(folder, layout)
     done = [wave.number for wave in layout.waves if folder and results.is_done(folder, wave.number)]
     waves = [wave for wave in layout.waves if wave.number not in done]
     if done and folder is not None and parallel.is_first():  # killed before it was in the ledger

@@ -2,6 +2,7 @@
 
 sweep.yaml       everything that was asked for       manifest.json  versions, data hash
 members/00017/   policy.zip, policy-last.zip, metrics.jsonl; of a population settings.jsonl
+plan.json        how many waves and members there are, for `tradax serve`
 waves/0003.json  results of a wave that is done      waves/0003/    its checkpoints until then
 members.csv      what every member scored            table.csv      a line a symbol and setting
 trials.jsonl     every member
@@ -62,6 +63,12 @@ def write_results(folder: Path, wave: int, results: Sequence[Result]) -> None:
     """Say that a wave is done; its checkpoints are no longer needed."""
     write_json(_file(folder, wave), {"format": _FORMAT, "members": list(results)})
     shutil.rmtree(checkpoints_of(folder, wave), ignore_errors=True)
+
+
+def write_plan(folder: Path, layout: Layout) -> None:
+    """What is to be done, for those who watch."""
+    plan = {"format": _FORMAT, "waves": len(layout.waves), "members": len(layout.members)}
+    write_json(folder / "plan.json", plan)
 
 
 def is_done(folder: Path, wave: int) -> bool:
