@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from tradax import discovery, ledger, run_directory
+from tradax import controls, discovery, ledger, run_directory
 from tradax.config import section, to_dict
 from tradax.data import features, samples
 from tradax.evaluation.backtest import Backtest, backtest, symbol_of
 from tradax.evaluation.posterior import sharpe_posterior
+from tradax.evaluation.robustness import Piece, outcome, robustness
 from tradax.evaluation.scoring import evaluate
 from tradax.evaluation.sharpe import sharpe_ratio
 from tradax.evaluation.verdict import assess
@@ -23,6 +24,7 @@ from tradax.policies import NetworkPolicy
 from tradax.preparation import Request, Task, data_facts, needs_bars, policy_names, reopen
 from tradax.reporting.page import Report, summary, write_report
 from tradax.reporting.posterior import posterior_part
+from tradax.reporting.robustness import robustness_part
 from tradax.reporting.simulated import write_simulated
 from tradax.rollout import JaxSource
 from tradax.training import Row
@@ -146,6 +148,7 @@ def _report(
     span = task.pipeline.splits.test
     env_module = discovery.module("envs", request.env)
     result = backtest(policy, env_module, source.env, source.params, markets, span, request.seed)
+    pieces = [Piece(policy.actor(sample=False), source.params, span)]
     rows = read_rows(task.folders[index if task.members else 0] / "metrics.jsonl")
     trial = trial_of(request, task, rows, result.symbol, result)
     ledger.add_trials(folder if write else None, [trial], run=folder)
@@ -171,7 +174,14 @@ def _report(
         symbol=result.symbol,
         backtest=result,
         verdict=verdict,
-        parts=[posterior_part(posterior, skipped=request.skip_posterior)],
+        parts=[
+            posterior_part(posterior, skipped=request.skip_posterior),
+            robustness_part(
+                robustness(result, env_module, source.env, pieces, markets),
+                outcome(result),
+                controls.load(request, folder, result.symbol),
+            ),
+        ],
         learning=rows,
         settings=_all_settings(request),
         data=data_facts(task) | {"symbol": result.symbol},
@@ -214,7 +224,7 @@ def trial_of(
 # Named in a trial by themselves, or without influence on what is learned.
 _NOT_LEARNED = {
     *("algorithm", "env", "data", "symbols", "seed", "total_timesteps"),
-    *("skip_posterior", "log_rows"),
+    *("skip_posterior", "log_rows", "controls"),
 }
 
 

@@ -40,6 +40,8 @@ class Request:
     intersection: bool = False
     shared_policy: bool = False
     skip_posterior: bool = False
+    controls: int = 0
+    """Trainings on shuffled prices, and as many on noise, to compare with."""
     total_timesteps: int
     seed: int = 0
     train_fraction: float = 0.7
