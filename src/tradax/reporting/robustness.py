@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from html import escape
+from typing import Any
 
 import numpy as np
 
@@ -58,7 +59,7 @@ def _chart(found: Robustness) -> Chart:
         [], yaxis={"title": {"text": "Total return"}, "tickformat": ".0%", "hoverformat": ".1%"}
     )
     layout["xaxis"] |= {
-        "title": {"text": "Cost one way, basis points of what is traded"},
+        "title": {"text": "Cost one way, basis points"},
         "range": [float(bps[0]), float(bps[-1])],
     }
     layout["shapes"], layout["annotations"] = [], []
@@ -94,33 +95,35 @@ def _chart(found: Robustness) -> Chart:
 
 
 def _break_even_words(found: Robustness) -> str:
-    hold, cash = (_until(x) for x in (found.beats_hold_until, found.beats_cash_until))
     return (
-        f"Break-even cost: {hold} against buy and hold at the same cost, {cash} against cash. Up "
-        "to there the policy earned more. Here the cost is one number, a commission on what is "
-        "traded, each way; half spread, impact and least commission are 0, and fills, stops and "
+        f"{_until(found.beats_hold_until, 'buy and hold at the same cost')} "
+        f"{_until(found.beats_cash_until, 'cash')} Cost is one number here, a commission on what "
+        "is traded, each way; half spread, impact and least commission are 0, and fills, stops and "
         "interest are as tested."
     )
 
 
-def _until(found: BreakEven) -> str:
-    ends_in_number = found.words[-1].isdigit()
-    return f"{found.words} basis points" if ends_in_number else found.words
+def _until(found: BreakEven, other: str) -> str:
+    if found.bps is not None:
+        return f"The policy earned more than {other} up to {found.words} basis points."
+    if found.words.startswith("above"):
+        return f"The policy earned more than {other} at every cost up to {COSTS_BPS[-1]}."
+    if found.words.startswith("below"):
+        return f"The policy earned less than {other} even without costs."
+    return f"The policy earned as much as {other}, whatever the cost."
 
 
 def _costs(found: Robustness) -> str:
     return _table(
         "The same policy at other costs",
-        "What is left of the policy and of buy and hold when trading is cheaper or dearer.",
-        ["Cost, bps", "Policy", "Sharpe", "Buy and hold", "Sharpe", "Excess"],
+        "What is left when trading is cheaper or dearer: policy / buy and hold.",
+        ["Cost, bps", "Total return", "Sharpe", "Excess return"],
         [
             Row(
                 f"{at.bps:g}",
                 [
-                    _percent(at.policy.total_return),
-                    _ratio(at.policy.sharpe),
-                    _percent(at.buy_and_hold.total_return),
-                    _ratio(at.buy_and_hold.sharpe),
+                    _pair(_percent, at.policy.total_return, at.buy_and_hold.total_return),
+                    _pair(_ratio, at.policy.sharpe, at.buy_and_hold.sharpe),
                     _percent(at.excess),
                 ],
             )
@@ -153,19 +156,19 @@ def _delays(found: Robustness) -> str:
 def _periods(found: Robustness) -> str:
     return _table(
         "Parts of the test span",
-        "Whether the result was earned throughout, or once.",
-        ["Part", "Bars", *_both("return"), *_both("Sharpe"), *_both("drawdown")],
+        "Whether the result was earned throughout, or once: policy / buy and hold.",
+        ["Part", "Bars", "Total return", "Sharpe", "Maximum drawdown"],
         [
             Row(
-                period.name,
+                part.name,
                 [
-                    f"{period.bars:,}",
-                    *(_percent(f.total_return) for f in (period.policy, period.buy_and_hold)),
-                    *(_ratio(f.sharpe) for f in (period.policy, period.buy_and_hold)),
-                    *(_percent(f.max_drawdown) for f in (period.policy, period.buy_and_hold)),
+                    f"{part.bars:,}",
+                    _pair(_percent, part.policy.total_return, part.buy_and_hold.total_return),
+                    _pair(_ratio, part.policy.sharpe, part.buy_and_hold.sharpe),
+                    _pair(_percent, part.policy.max_drawdown, part.buy_and_hold.max_drawdown),
                 ],
             )
-            for period in found.periods
+            for part in found.periods
         ],
     )
 
@@ -173,16 +176,16 @@ def _periods(found: Robustness) -> str:
 def _regimes(found: Robustness) -> str:
     return _table(
         "Volatility regimes",
-        "Thirds of the bars by the realised volatility that was known before each; mean returns "
-        "are a year's.",
-        ["Volatility before the bar", "Bars", *_both("mean return"), *_both("Sharpe")],
+        "Thirds of the bars by the annualised volatility that was known before each, and what they "
+        "earned, as a yearly rate: policy / buy and hold.",
+        ["Volatility", "Bars", "Mean return", "Sharpe"],
         [
             Row(
                 f"{r.name}, {_percent(r.low)} to {_percent(r.high)}",
                 [
                     f"{r.bars:,}",
-                    *(_percent(e.annual_mean) for e in (r.policy, r.buy_and_hold)),
-                    *(_ratio(e.sharpe) for e in (r.policy, r.buy_and_hold)),
+                    _pair(_percent, r.policy.annual_mean, r.buy_and_hold.annual_mean),
+                    _pair(_ratio, r.policy.sharpe, r.buy_and_hold.sharpe),
                 ],
             )
             for r in found.regimes
@@ -196,8 +199,8 @@ def _controls(real: Copy, controls: Copies | None) -> str:
             "<h3>Controls</h3>\n<p>The same training on shuffled prices and on noise was not asked "
             "for; <code>tradax robustness RUN --controls 5</code> adds it.</p>"
         )
-    rows = [Row("Real prices", [_percent(real.total_return), _percent(real.excess),
-                                _ratio(real.sharpe)])]  # fmt: skip
+    cells = [_percent(real.total_return), _percent(real.excess), _ratio(real.sharpe)]
+    rows = [Row("Real prices", cells)]
     for kind, (name, meaning) in KINDS.items():
         rows.append(Row(f"{name}, {len(controls[kind])}", _spread(controls[kind]), meaning))
     return _table(
@@ -234,19 +237,16 @@ def _controls_summary(real: Copy, controls: Copies | None) -> dict | None:
 
 
 def _table(heading: str, meaning: str, head: list[str], rows: list[Row]) -> str:
-    return (
-        f"<h3>{escape(heading)}</h3>\n<p>{escape(meaning)}</p>\n"
-        f"{numbers_table(heading, head, rows)}"
-    )
+    return f"<h3>{escape(heading)}</h3>\n{numbers_table(meaning, head, rows)}"
 
 
-def _both(what: str) -> tuple[str, str]:
-    return f"Policy, {what}", f"Buy and hold, {what}"
+def _pair(form: Callable[[Any], str], policy: float | None, buy_and_hold: float | None) -> str:
+    return f"{form(policy)} / {form(buy_and_hold)}"
 
 
 def _percent(value: float) -> str:
-    return f"{value:,.1%}"
+    return f"{round(value, 3) + 0.0:,.1%}"  # no -0.0%
 
 
 def _ratio(value: float | None) -> str:
-    return "n/a" if value is None else f"{value:.2f}"
+    return "n/a" if value is None else f"{round(value, 2) + 0.0:.2f}"
