@@ -52,7 +52,7 @@ def round_trips(gain):
     """A market in which each of `STEPS` / 2 trades, bought on even steps and sold on odd ones,
     gains this fraction."""
     price = np.where(np.arange(STEPS + 4) % 2 == 1, 100.0, 100.0 * (1.0 + gain))
-    m = market(*[price] * 4)
+    m = market(price, price, price, price)
     actions = np.tile([[BUY, 1.0], [SELL, 1.0]], (STEPS // 2, 1))
     return m, jnp.asarray(actions, jnp.float32)
 
@@ -61,7 +61,7 @@ def test_ten_round_trips_break_even_at_the_cost_that_eats_their_gain():
     gain = 0.004
     m, actions = round_trips(gain)
     env, params = trading.make(trading.Config(commission_bps=5.0, half_spread_bps=2.0), m, SPAN)
-    policy = Fixed(Plan(actions), spec_of(env, params))
+    policy = Fixed(plan=Plan(actions), spec=spec_of(env, params))
     result = backtest(policy, trading, env, params, (m,), SPAN)
     found = robustness(result, trading, env, [Piece(Plan(actions), params, SPAN)], (m,))
 
@@ -153,14 +153,14 @@ def test_pieces_of_a_span_are_chained_into_one_curve():
 
 
 def test_after_ruin_net_worth_stays():
-    price = np.array([100.0, 100, 100, 100, 100, 5, 500, 500, *[500] * 20])
-    m = market(*[price] * 4)
+    price = np.array([100.0, 100, 100, 100, 100, 5, *[500] * 34])
+    m = market(price, price, price, price)
     env, params = trading.make(trading.Config(), m, SPAN)
-    params = trading.over_span(params, SPAN)
-    buy = jnp.zeros((STEPS, 2)).at[0].set(jnp.array([BUY, 1.0]))
-    (worth,) = net_worths(jax_source(env, params), [(params, Plan(buy))], STEPS)
-    assert worth[3] / worth[0] == pytest.approx(0.05, rel=1e-2)
-    np.testing.assert_array_equal(worth[3:], worth[3])
+    buy = Plan(jnp.zeros((10, 2)).at[0].set(jnp.array([BUY, 1.0])))
+    variations = [Variation(cost_bps=0.0), Variation()]
+    worth = curves(trading, env, [Piece(buy, params, Span(2, 12))], variations)
+    np.testing.assert_allclose(worth[0], [1, 1, 1, *[0.05] * 8], rtol=1e-5)
+    np.testing.assert_array_equal(worth[1, 3:], worth[1, 3])
 
 
 def test_the_break_even_cost_is_where_the_gain_first_ends():
