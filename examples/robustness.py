@@ -1,5 +1,4 @@
-"""What is left of a policy at higher costs and with late orders, and what the same training makes of
-prices without any pattern."""
+"""What is left of a policy at higher costs and with late orders, and on prices without patterns."""
 
 import tradax
 
