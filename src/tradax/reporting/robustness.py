@@ -105,9 +105,9 @@ def _break_even_words(found: Robustness) -> str:
 
 def _until(found: BreakEven, other: str) -> str:
     if found.bps is not None:
-        return f"The policy earned more than {other} up to {found.words} basis points."
+        return f"The policy earned more than {other} up to {found.words} bps."
     if found.words.startswith("above"):
-        return f"The policy earned more than {other} at every cost up to {COSTS_BPS[-1]}."
+        return f"The policy earned more than {other} at every cost up to {COSTS_BPS[-1]} bps."
     if found.words.startswith("below"):
         return f"The policy earned less than {other} even without costs."
     return f"The policy earned as much as {other}, whatever the cost."
@@ -203,13 +203,14 @@ def _controls(real: Copy, controls: Copies | None) -> str:
     rows = [Row("Real prices", cells)]
     for kind, (name, meaning) in KINDS.items():
         rows.append(Row(f"{name}, {len(controls[kind])}", _spread(controls[kind]), meaning))
-    return _table(
+    table = _table(
         "Controls: the same training on destroyed prices",
-        "In these copies there is no pattern in time to be found, so what the algorithm earns "
-        "there is luck; mean, and lowest to highest. " + above_words(real, controls),
+        "These copies have no pattern in time that could be found, so an excess there is luck: "
+        "mean, and lowest to highest.",
         ["Prices", "Total return", "Excess over buy and hold", "Sharpe"],
         rows,
     )
+    return f"{table}\n<p>{escape(above_words(real, controls))}</p>"
 
 
 def _spread(copies: list[Copy]) -> list[str]:
