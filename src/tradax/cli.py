@@ -21,6 +21,7 @@ from tradax.options import (
     CollectOptions,
     ExportOptions,
     LearnOptions,
+    RobustnessOptions,
     RunOptions,
     TrainOptions,
 )
@@ -33,6 +34,7 @@ _COMMANDS = {
     "extract": "write a member of a sweep as an ordinary run directory",
     "evaluate": "test a run's policy again and print the figures",
     "report": "write a run's report.html and summary.json again",
+    "robustness": "train a run's policy again on destroyed prices, to compare with",
     "collect": "let a run's policy act and write every step, to learn from later",
     "export": "write a run's policy for Stable-Baselines3, ONNX or scikit-learn",
     "act": "orders of a run's policy for the next bar, or for a stream of bars",
@@ -98,6 +100,8 @@ def _dispatch(arguments: list[str]) -> int:
             return _evaluate(_parse(RunOptions, "tradax evaluate", arguments[1:]))
         case "report":
             return _report(_parse(RunOptions, "tradax report", arguments[1:]))
+        case "robustness":
+            return _robustness(_parse(RobustnessOptions, "tradax robustness", arguments[1:]))
         case "collect":
             return _collect(_parse(CollectOptions, "tradax collect", arguments[1:]))
         case "export":
@@ -155,6 +159,7 @@ def _train(arguments: list[str]) -> int:
             **options.common(),
             seed=options.seed,
             settings=settings,
+            controls=options.controls,
             shared_policy=options.shared_policy,
             folds=options.folds,
             rolling=options.rolling,
@@ -279,6 +284,24 @@ def _report(options: RunOptions) -> int:
     from tradax.held_out import retest
 
     outcome = retest(options.run, skip_posterior=options.skip_posterior, write=True)
+    print(_where(options.run, outcome))
+    return 0
+
+
+def _robustness(options: RobustnessOptions) -> int:
+    from tradax import device
+
+    device.use(options.device)
+    device.keep_compiled_programs()
+    from tradax import controls, signals
+    from tradax.held_out import retest
+    from tradax.preparation import read_request
+
+    with signals.second_ends_the_process():
+        if signal := controls.add(options.run, options.controls, progress=True):
+            return 128 + signal
+    request = read_request(Path(options.run))
+    outcome = retest(options.run, skip_posterior=request.skip_posterior)
     print(_where(options.run, outcome))
     return 0
 

@@ -120,7 +120,7 @@ def _opened(path: Path, name: str) -> "list[tuple[Walk, Compared, Request]]":
     Raises:
         TradaxError: no finished run, or one whose test has no net worth over dates.
     """
-    from tradax import held_out, run_directory
+    from tradax import run_directory, walks
     from tradax.evaluation.backtest import symbol_of
     from tradax.preparation import needs_bars, read_request, reopen
 
@@ -142,7 +142,7 @@ def _opened(path: Path, name: str) -> "list[tuple[Walk, Compared, Request]]":
         raise ConfigError(f"was not tested yet; finish it: tradax train --resume {folder}")
     _, task = reopen(folder)
     _check_data(folder, task)
-    policies = held_out.tested_policies(task, held_out.saved_policies(request, task))
+    policies = walks.tested_policies(task, walks.saved_policies(request, task))
     summary = run_directory.read_json(folder / "summary.json")
     found = []
     for index, market in enumerate(task.markets):
@@ -178,18 +178,18 @@ def _check_data(folder: Path, task: Any) -> None:
 def _walked(
     name: str, folder: Path, walk: tuple[Any, ...], summary: Any
 ) -> "tuple[Walk, Compared, Request]":
-    """Args: walk: what `held_out.walked` takes."""
+    """Args: walk: what `walks.walked` takes."""
     import numpy as np
 
-    from tradax import held_out, ledger
+    from tradax import held_out, ledger, walks
     from tradax.evaluation.comparison import Walk
     from tradax.evaluation.sharpe import deflated_sharpe
     from tradax.reporting.charts import dates
     from tradax.reporting.comparison import Compared
 
     request, task, _, index = walk
-    backtest = held_out.walked(*walk)
-    rows = held_out.learned_rows(task, index)
+    backtest = walks.walked(*walk)
+    rows = walks.learned_rows(task, index)
     trial = held_out.trial_of(request, task, rows, backtest.symbol, backtest)
     record = ledger.record(trial, folder)
     curve = backtest.policy

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from tradax import controls as control_runs
 from tradax import discovery, host_updates, parallel, resuming, run_directory, training
 from tradax.checkpoint import clean_up, has_checkpoint, load_checkpoint
 from tradax.config import section, to_dict
@@ -87,6 +88,7 @@ def train(
     intersection: bool = False,
     shared_policy: bool = False,
     skip_posterior: bool = False,
+    controls: int = 0,
     train_fraction: float = 0.7,
     validation_fraction: float = 0.15,
     folds: int | None = None,
@@ -126,6 +128,8 @@ def train(
             features, in place of the quantile normaliser; fitted on the training rows, unless it
             is fitted already. The run directory keeps its numbers.
         shared_policy: one policy for all symbols.
+        controls: train so many copies on shuffled prices too, and as many on noise: what the same
+            training finds where there is nothing (`tradax.controls`).
         train_fraction, validation_fraction: of the rows in time order; the rest is the test.
         folds: cut the test span into so many pieces and train anew for each, on all that came
             before it, in one program; the report is of all pieces together. The run directory's
@@ -169,6 +173,7 @@ def train(
         intersection=intersection,
         shared_policy=shared_policy,
         skip_posterior=skip_posterior,
+        controls=controls,
         total_timesteps=1_000_000 if total_timesteps is None else total_timesteps,
         seed=seed,
         train_fraction=train_fraction,
@@ -201,6 +206,7 @@ def train(
     )
     if request.offline is not None:
         task = from_log(request.offline, request.algorithm, task)
+    control_runs.check(request, request.controls)
     if folder is not None:
         resuming.check_world(request, task, folder)
 
@@ -245,7 +251,7 @@ def train(
         resumed = folder if resume is not None else None
         trained = _run(request, task, resumed, mesh, folder, checkpoint_seconds, progress)
         parallel.leave()
-        return _finish(request, task, folder, trained)
+        return _finish(request, task, folder, trained, progress)
 
 
 def _run(
@@ -334,7 +340,9 @@ def _hooks(
     ]
 
 
-def _finish(request: Request, task: Task, folder: Path, trained: training.Trained) -> Result:
+def _finish(
+    request: Request, task: Task, folder: Path, trained: training.Trained, progress: bool
+) -> Result:
     """Save the policies; unless interrupted, test them and write the report."""
     _save_policies(request, task, trained.policy, "policy-last.zip")
     best = _save_policies(request, task, trained.best_policy, "policy.zip")
@@ -346,6 +354,8 @@ def _finish(request: Request, task: Task, folder: Path, trained: training.Traine
     if fittest:
         outcome["best_fitness"] = {name: fitness for name, (fitness, _) in fittest.items()}
     if not trained.interrupted:
+        if request.controls:
+            control_runs.run(request, task, folder, request.controls, progress=progress)
         outcome |= held_out_test(request, task, folder, policies)
         if task.log is not None:
             outcome["offline"] = log_facts(task, best[0])

@@ -10,27 +10,27 @@ from typing import Any
 
 import numpy as np
 
-from tradax import discovery, ledger, run_directory
+from tradax import controls, discovery, ledger, run_directory
 from tradax.config import section, to_dict
 from tradax.data import features, samples
-from tradax.evaluation.backtest import Backtest, backtest, symbol_of
+from tradax.evaluation.backtest import Backtest, symbol_of
 from tradax.evaluation.posterior import sharpe_posterior
+from tradax.evaluation.robustness import Piece, outcome, robustness
 from tradax.evaluation.scoring import evaluate
 from tradax.evaluation.sharpe import sharpe_ratio
-from tradax.evaluation.succession import Succession
 from tradax.evaluation.verdict import assess
 from tradax.hooks import read_rows
-from tradax.model_file import load_policy
-from tradax.policies import NetworkPolicy
-from tradax.preparation import OF_FOLDS, Request, Task, data_facts, needs_bars, policy_names, reopen
+from tradax.preparation import OF_FOLDS, Request, Task, data_facts, needs_bars, reopen
 from tradax.protocols import Policy
 from tradax.reporting.folds import folds_part
 from tradax.reporting.frame import Part
 from tradax.reporting.page import Report, summary, write_report
 from tradax.reporting.posterior import posterior_part
+from tradax.reporting.robustness import robustness_part
 from tradax.reporting.simulated import write_simulated
 from tradax.rollout import JaxSource
 from tradax.training import Row
+from tradax.walks import learned_rows, market_source, saved_policies, tested_policies, walked
 
 _OF_TRAINING = ("steps_per_second", "offline")  # entries of summary.json
 
@@ -101,27 +101,6 @@ def retest(
     return outcome
 
 
-def saved_policies(request: Request, task: Task) -> dict[str, NetworkPolicy]:
-    """All policies of a run, by name."""
-    names = policy_names(request, task)
-    return {n: load_policy(f / "policy.zip") for n, f in zip(names, task.folders, strict=True)}
-
-
-def tested_policies(task: Task, policies: Mapping[str, Policy]) -> list[Policy]:
-    """What walks the test of each market: its policy, the one for all, or the folds' in turn."""
-    found = list(policies.values())
-    if task.folds:
-        each, first = len(task.deployed), task.folds[0].test.first
-        begins = [fold.test.first - first for fold in task.folds]
-        found = [Succession.of(found[place::each], begins) for place in range(each)]
-    return found if len(found) == len(task.markets) else found * len(task.markets)
-
-
-def learned_rows(task: Task, index: int) -> list[Row]:
-    """Rows of metrics.jsonl of the newest policy for a market."""
-    return read_rows(task.deployed[index % len(task.deployed)] / "metrics.jsonl")
-
-
 def _simulated(
     request: Request,
     task: Task,
@@ -166,6 +145,9 @@ def _report(
     periods_per_year = task.markets[index][0].periods_per_year
     result = walked(request, task, policy, index)
     rows = learned_rows(task, index)
+    markets, source = task.markets[index], market_source(task, index)
+    module = discovery.module("envs", request.env)
+    pieces = [Piece(policy.actor(sample=False), source.params, task.tested)]
     trial = trial_of(request, task, rows, result.symbol, result)
     ledger.add_trials(folder if write else None, [trial], run=folder)
     posterior = None
@@ -193,6 +175,11 @@ def _report(
         parts=[
             *_folds(task, index, result, periods_per_year),
             posterior_part(posterior, skipped=request.skip_posterior),
+            robustness_part(
+                robustness(result, module, source.env, pieces, markets),
+                outcome(result),
+                controls.load(request, folder, result.symbol),
+            ),
         ],
         learning=rows,
         settings=all_settings(request),
@@ -217,15 +204,6 @@ def _best_score(rows: list[Row]) -> float | None:
     """On validation, of the rows of metrics.jsonl."""
     scores = [row["validation_score"] for row in rows if "validation_score" in row]
     return max(scores, default=None)
-
-
-def walked(request: Request, task: Task, policy: Policy, index: int = 0) -> Backtest:
-    """The policy on the held-out span of the symbol or portfolio of that index; writes nothing."""
-    source = task.single_sources[index]
-    assert isinstance(source, JaxSource)
-    module, span = discovery.module("envs", request.env), task.tested
-    markets = task.markets[index]
-    return backtest(policy, module, source.env, source.params, markets, span, request.seed)
 
 
 def trial_of(
@@ -262,7 +240,7 @@ def trial_of(
 # Named in a trial by themselves, or without influence on what is learned.
 _NOT_LEARNED = {
     *("algorithm", "env", "data", "symbols", "seed", "total_timesteps"),
-    *("skip_posterior", "log_rows"),
+    *("skip_posterior", "log_rows", "controls"),
 }
 
 

@@ -108,6 +108,9 @@ class TrainOptions(LearnOptions):
 
     seed: int = 0
     """Equal seeds give equal runs on one machine's CPU."""
+    controls: int = 0
+    """Train so many copies on shuffled prices too, and as many on noise: what the same training
+    finds where there is nothing to find."""
     shared_policy: bool = False
     """One policy for all symbols, instead of one each. A portfolio has one anyway."""
     folds: int | None = None
@@ -139,6 +142,21 @@ class RunOptions:
     """A run directory that `tradax train` wrote."""
     skip_posterior: bool = False
     """Leave out the Bayesian posterior."""
+    debug: bool = False
+    """Show tracebacks."""
+
+
+@dataclasses.dataclass(kw_only=True)
+class RobustnessOptions:
+    """Train a finished run's controls, copies on shuffled prices and on noise, and write its
+    report.html and summary.json again with them."""
+
+    run: tyro.conf.Positional[str]
+    """A run directory that `tradax train` wrote."""
+    controls: int = 5
+    """Copies of each kind."""
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    """Where to compute."""
     debug: bool = False
     """Show tracebacks."""
 

@@ -40,6 +40,8 @@ class Request:
     intersection: bool = False
     shared_policy: bool = False
     skip_posterior: bool = False
+    controls: int = 0
+    """Trainings on shuffled prices, and as many on noise, to compare with."""
     total_timesteps: int
     seed: int = 0
     train_fraction: float = 0.7
@@ -103,11 +105,18 @@ class Task(NamedTuple):
         return self.folders[-(len(self.folders) // max(len(self.folds), 1)) :]
 
     @property
+    def splits(self) -> Splits:
+        """Of a walk-forward, what the first fold learned from, and the tests of all together."""
+        assert self.pipeline is not None
+        last = self.pipeline.splits
+        if not self.folds:
+            return last
+        return self.folds[0]._replace(test=Span(self.folds[0].test.first, last.test.last))
+
+    @property
     def tested(self) -> Span:
         """The rows of the test, of all folds together."""
-        assert self.pipeline is not None
-        last = self.pipeline.splits.test
-        return Span(self.folds[0].test.first, last.last) if self.folds else last
+        return self.splits.test
 
 
 def prepare(
@@ -313,29 +322,36 @@ def _validation_score(
             market within each.
         spans: of each policy, all of the same number of rows.
     """
-    rows = spans[0].rows
+    firsts = jnp.array([span.first for span in spans])
+    several = len(spans) > 1
 
-    def one(params, policy, first, source):
-        own = eqx.tree_at(
-            lambda s: s.params, source, over_span(params, Span(first, first + rows - 1))
+    def score(policy):
+        return _scores(
+            market,
+            policy,
+            firsts if several else firsts[0],
+            over_span=over_span,
+            rows=spans[0].rows,
+            shared=shared,
+            several=several,
         )
-        return whole_return(own, rows, policy)
 
-    def mean(params, policy, first, source):
-        return jnp.mean(jax.vmap(one, in_axes=(0, None, None, None))(params, policy, first, source))
+    return score
+
+
+@eqx.filter_jit
+def _scores(market, policy, firsts, *, over_span, rows, shared, several):
+    """Compiled once for each shape; all but the first three are static."""
+
+    def one(params, policy, first):
+        params = over_span(params, Span(first, first + rows - 1))
+        return whole_return(eqx.tree_at(lambda s: s.params, market, params), rows, policy)
+
+    def mean(params, policy, first):
+        return jnp.mean(jax.vmap(one, in_axes=(0, None, None))(params, policy, first))
 
     measure = mean if shared else one
-    firsts = jnp.array([span.first for span in spans])
-    if len(spans) > 1:
-        measure = jax.vmap(measure, in_axes=(0, 0, 0, None))
-    else:
-        firsts = firsts[0]
-
-    @eqx.filter_jit
-    def scores(source, policy, firsts):
-        return measure(source.params, policy, firsts, source)
-
-    return lambda policy: scores(market, policy, firsts)
+    return (jax.vmap(measure) if several else measure)(market.params, policy, firsts)
 
 
 def needs_bars(env: Any) -> bool:

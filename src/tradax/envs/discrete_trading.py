@@ -16,12 +16,13 @@ from tradax.data.splits import Span
 from tradax.envs import _baselines, trading
 from tradax.envs._orders import Holdings, Quote, possible
 from tradax.envs._span import over_span
-from tradax.envs.trading import Trading, TradingParams, market_arrays, without_costs
+from tradax.envs.trading import Trading, TradingParams, at_cost, market_arrays, without_costs
 from tradax.errors import ConfigError
 
 __all__ = [
     "Config",
     "DiscreteTrading",
+    "at_cost",
     "make",
     "market_arrays",
     "over_span",

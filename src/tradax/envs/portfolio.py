@@ -274,6 +274,11 @@ def without_costs(params: PortfolioParams) -> PortfolioParams:
     return dataclasses.replace(params, cost=jnp.float32(0))
 
 
+def at_cost(params: PortfolioParams, cost: float) -> PortfolioParams:
+    """The same market where an order costs this fraction of its value."""
+    return dataclasses.replace(params, cost=jnp.float32(cost))
+
+
 def rivals(
     env: Portfolio, params: PortfolioParams, n_steps: int, key: jax.Array
 ) -> dict[str, Actor]:

@@ -352,6 +352,11 @@ def without_costs(params: TradingParams) -> TradingParams:
     )
 
 
+def at_cost(params: TradingParams, cost: float) -> TradingParams:
+    """The same market where an order costs this fraction of its value and nothing else."""
+    return dataclasses.replace(without_costs(params), commission=jnp.float32(cost))
+
+
 def rivals(
     env: Trading, params: TradingParams, n_steps: int, key: jax.Array
 ) -> dict[str, _baselines.Plan]:
