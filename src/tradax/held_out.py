@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from tradax import discovery, ledger, run_directory
+from tradax import discovery, kept_returns, ledger, run_directory
 from tradax.config import section, to_dict
 from tradax.data import features, samples
 from tradax.evaluation.backtest import Backtest, backtest, symbol_of
+from tradax.evaluation.evidence import excess_per_bar
 from tradax.evaluation.posterior import sharpe_posterior
 from tradax.evaluation.scoring import evaluate
 from tradax.evaluation.sharpe import sharpe_ratio
@@ -21,6 +22,7 @@ from tradax.hooks import read_rows
 from tradax.model_file import load_policy
 from tradax.policies import NetworkPolicy
 from tradax.preparation import Request, Task, data_facts, needs_bars, policy_names, reopen
+from tradax.reporting.luck import luck_part
 from tradax.reporting.page import Report, summary, write_report
 from tradax.reporting.posterior import posterior_part
 from tradax.reporting.simulated import write_simulated
@@ -57,10 +59,12 @@ def held_out_test(
         score = evaluate(policy, source, seed=request.seed + 1)
         return {"mean_return": score.mean, "std_return": score.std, "episodes": len(score.returns)}
     tested = {}
+    if write:
+        _keep_returns(request, task, folder, policies)
     for index, (market, source) in enumerate(zip(task.markets, task.single_sources, strict=True)):
         assert isinstance(source, JaxSource)
         symbol = symbol_of(market)
-        policy = policies.get(symbol) or next(iter(policies.values()))
+        policy = _policy_of(policies, symbol)
         several = len(task.markets) > 1
         symbol_folder = folder / run_directory.symbol_folder(symbol) if several else folder
         report = _report(request, task, folder, policy, index, source, write)
@@ -71,6 +75,30 @@ def held_out_test(
             run_directory.write_json(symbol_folder / "summary.json", tested[symbol])
         write_report(symbol_folder / "report.html", report)
     return {"symbols": tested} if len(tested) > 1 else next(iter(tested.values()))
+
+
+def _policy_of(policies: dict[str, NetworkPolicy], symbol: str) -> NetworkPolicy:
+    return policies.get(symbol) or next(iter(policies.values()))
+
+
+def _keep_returns(
+    request: Request, task: Task, folder: Path, policies: dict[str, NetworkPolicy]
+) -> None:
+    """Keep what each policy made of the validation span on which it was chosen."""
+    assert task.pipeline is not None
+    module = discovery.module("envs", request.env)
+    kept = {}
+    for markets, source in zip(task.markets, task.single_sources, strict=True):
+        assert isinstance(source, JaxSource)
+        symbol = symbol_of(markets)
+        kept[trial_of(request, task, [], symbol).id] = kept_returns.on_validation(
+            _policy_of(policies, symbol),
+            module,
+            source,
+            task.pipeline.splits,
+            markets[0].timestamps,
+        )
+    kept_returns.write_returns(folder, kept)
 
 
 def retest(
@@ -158,12 +186,14 @@ def _report(
             seed=request.seed,
         )
     assert task.bars is not None
+    record = ledger.record(trial, folder)
     verdict = assess(
         result,
         periods_per_year=periods_per_year,
         posterior=posterior,
         seed=request.seed,
-        trials=ledger.record(trial, folder),
+        trials=record,
+        validation=None if record is None else kept_returns.together(record.entries),
         survivors=any(name in samples.SAMPLES for name in task.bars.source.split(", ")),
     )
     return Report(
@@ -171,7 +201,7 @@ def _report(
         symbol=result.symbol,
         backtest=result,
         verdict=verdict,
-        parts=[posterior_part(posterior, skipped=request.skip_posterior)],
+        parts=[luck_part(verdict), posterior_part(posterior, skipped=request.skip_posterior)],
         learning=rows,
         settings=_all_settings(request),
         data=data_facts(task) | {"symbol": result.symbol},
@@ -206,6 +236,7 @@ def trial_of(
         test_sha256=digest.hexdigest(),
         sharpe=curve.metrics.sharpe,
         sharpe_per_bar=sharpe_ratio(np.nan_to_num(curve.returns)),
+        excess_per_bar=excess_per_bar(test),
         bars=len(curve.returns),
         tested=True,
     )
