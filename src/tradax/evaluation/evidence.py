@@ -29,6 +29,8 @@ Figure = float | list[float] | None
 
 LEVELS = (90, 95, 99)
 """Of intervals, in percent."""
+_SUPERIORITY = 1000
+"""Replications of Hansen's test: a p-value of 0.05 to 0.007."""
 LEAST_KEPT, LEAST_COMMON = 4, 64
 """Trials with kept validation returns, and bars that they share: fewer give no PBO."""
 
@@ -69,7 +71,7 @@ def figures_of(
         "sharpe_with_autocorrelation": annual_sharpe(columns[:, 2], periods_per_year),
         **_of_search(columns, trials),
         **_of_selection(validation),
-        **_of_superiority(backtest, seed),
+        **_of_superiority(backtest, seed, min(replications, _SUPERIORITY)),
     }
     block = block_length(columns)
     estimates = _statistics(columns, periods_per_year)
@@ -147,13 +149,15 @@ def _of_selection(validation: np.ndarray | None) -> dict[str, Figure]:
     return figures
 
 
-def _of_superiority(backtest: Backtest, seed: int) -> dict[str, Figure]:
+def _of_superiority(backtest: Backtest, seed: int, replications: int) -> dict[str, Figure]:
     """p-values of Hansen's test against buy-and-hold, and the largest against any baseline."""
     returns = np.nan_to_num(backtest.policy.returns)
     p: dict[str, float] = {}
     if len(returns) >= LEAST_BARS:
         for name, curve in backtest.baselines.items():
-            found = superior_ability(returns, np.nan_to_num(curve.returns), seed=seed)
+            found = superior_ability(
+                returns, np.nan_to_num(curve.returns), seed=seed, replications=replications
+            )
             if found is not None:
                 p[name] = found.consistent
     # One that does what a baseline does has shown no superiority over it.
