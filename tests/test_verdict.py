@@ -236,7 +236,7 @@ def test_the_grade_falls_with_the_trials_that_were_tested():
     assert grades == sorted(grades, key=["strong", "moderate", "weak", "none"].index)
     assert grades[0] in ("strong", "moderate")
     assert grades[-1] == "none"
-    assert "300,000 trials tested on this span" in verdict.headline
+    assert "the best of 300,000 trials" in verdict.headline
     both = [verdict.figures[f"deflated_excess_over_{o}"] for o in ("buy_and_hold", "cash")]
     assert min(both) < 0.9
     assert f"{both[0]:.3f} that it is above buy-and-hold's return" in " ".join(verdict.sentences)

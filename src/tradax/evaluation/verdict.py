@@ -106,12 +106,12 @@ def _grade(backtest: Backtest, figures: dict[str, Figure]) -> tuple[Grade, str]:
         return "none", "The policy did what buy-and-hold does; it shows no skill of its own."
 
     grade: Grade = "none"
-    undeflated = True
+    by_search = False
     for candidate, (level, confidence) in GRADES.items():
         if _lower_bound(figures, level) <= 0.0:
             break
         if _number(figures["test_span_used_times"]) > 1 and not _deflated(figures) > confidence:
-            undeflated = grade != "none"
+            by_search = True
             break
         grade = candidate
     enough = (
@@ -127,10 +127,10 @@ def _grade(backtest: Backtest, figures: dict[str, Figure]) -> tuple[Grade, str]:
             f"{grade.capitalize()} evidence, from one test span, that the policy beats both "
             "buy-and-hold and cash after costs."
         )
-    if not undeflated:
+    if by_search:
         return "none", (
-            f"No evidence: among {_number(figures['test_span_used_times']):,.0f} trials tested on "
-            "this span, one as good as this is to be expected by chance."
+            f"No evidence: the best of {_number(figures['test_span_used_times']):,.0f} trials that "
+            "were tested on this span may look as good as this by chance."
         )
     for other, words in _OTHERS.items():
         interval = figures[f"excess_over_{other}_interval_95"]
@@ -150,11 +150,9 @@ def _lower_bound(figures: dict[str, Figure], level: int) -> float:
 
 
 def _deflated(figures: dict[str, Figure]) -> float:
-    """The lower confidence in both excesses after deflation; NaN where one is not defined."""
-    return min(
-        (_number(figures[f"deflated_excess_over_{other}"]) for other in _OTHERS),
-        key=lambda value: -math.inf if math.isnan(value) else value,
-    )
+    """The lower confidence in both excesses after deflation."""
+    found = [figures[f"deflated_excess_over_{other}"] for other in _OTHERS]
+    return min(value if isinstance(value, float) else -math.inf for value in found)
 
 
 _OTHERS = {"buy_and_hold": "buy-and-hold", "cash": "cash"}
