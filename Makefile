@@ -9,7 +9,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 # What tests and benchmarks train is no trial of the user's.
 test bench bench-% fuzz: export TRADAX_TRIALS := off
 
-.PHONY: train test lint format bench bench-learning bench-evolution bench-off-policy bench-sb3 docs clean lock bench-killed bench-full-disk bench-long-run fuzz audit
+.PHONY: train test lint format bench bench-calibration bench-learning bench-evolution bench-off-policy bench-sb3 docs clean lock bench-killed bench-full-disk bench-long-run fuzz audit
 
 train: $(VENV)/.ready
 	$(BIN)/tradax train
@@ -31,6 +31,10 @@ bench: $(VENV)/.ready-test
 
 bench-learning: $(VENV)/.ready-test
 	$(BIN)/python -m benchmarks learning
+
+# MARKETS=10 make bench-calibration: fewer markets than 200 a scenario.
+bench-calibration: $(VENV)/.ready-test
+	$(BIN)/python -m benchmarks calibration
 
 bench-off-policy: $(VENV)/.ready-test
 	$(BIN)/python -m benchmarks off_policy off_policy_speed

@@ -13,6 +13,7 @@ from test_verdict import simulated, walk, with_edge
 from tradax.evaluation.posterior import Posterior
 from tradax.evaluation.verdict import assess
 from tradax.reporting.charts import MOST_POINTS, learning_charts, market_charts, thinned
+from tradax.reporting.luck import luck_part
 from tradax.reporting.page import Report, render, summary, write_report
 from tradax.reporting.posterior import posterior_part
 from tradax.reporting.simulated import number
@@ -54,12 +55,13 @@ def report(**changes) -> Report:
         | ({"validation_score": 0.05 * np.log(i)} if i % 5 == 0 else {})
         for i in range(1, 101)
     ]
+    verdict = assess(backtest, periods_per_year=252.0, posterior=posterior, survivors=True)
     given = {
         "title": "SIM: ppo on trading",
         "symbol": "SIM",
         "backtest": backtest,
-        "verdict": assess(backtest, periods_per_year=252.0, posterior=posterior, survivors=True),
-        "parts": [posterior_part(posterior, skipped=False)],
+        "verdict": verdict,
+        "parts": [luck_part(verdict), posterior_part(posterior, skipped=False)],
         "learning": learning,
         "settings": {
             "ppo": {"learning_rate": 3e-4, "hidden_sizes": [64, 64], "target_kl": None},
@@ -95,6 +97,9 @@ def test_page_says_everything_in_order():
             'id="drawdown"',
             'id="position"',
             "Figures</h2>",
+            "Is it luck?</h2>",
+            "Minimum track record",
+            'id="intervals"',
             "Posterior of the Sharpe ratio</h2>",
             "Probability that the excess is above 0",
             'id="learning"',
@@ -200,7 +205,8 @@ def test_plotly_knows_every_option_of_the_charts():
     from plotly.graph_objects import Figure
 
     given = report()
-    for chart in market_charts(given.backtest) + learning_charts(given.learning):
+    of_parts = [chart for part in given.parts for chart in part.charts]
+    for chart in market_charts(given.backtest) + learning_charts(given.learning) + of_parts:
         Figure(data=chart.data, layout=chart.layout)  # raises for options that do not exist
 
 
@@ -245,7 +251,8 @@ def test_page_draws_every_chart_in_a_browser_without_a_request(tmp_path):
             ".map(c => [c.id, c.querySelectorAll('.main-svg').length > 0])"
         )
         assert drawn == [
-            [name, True] for name in ("equity", "drawdown", "position", "learning", "updates")
+            [name, True]
+            for name in ("equity", "drawdown", "position", "intervals", "learning", "updates")
         ]
         assert browser.run(
             "document.querySelector('button[data-log]').click();"

@@ -8,8 +8,11 @@ import pytest
 from tradax.data.splits import Span
 from tradax.evaluation import metrics
 from tradax.evaluation.backtest import Backtest, Curve
+from tradax.evaluation.evidence import excess_per_bar
+from tradax.evaluation.overfitting import overfitting
 from tradax.evaluation.posterior import Posterior
-from tradax.evaluation.sharpe import probabilistic_sharpe, sharpe_ratio
+from tradax.evaluation.sharpe import expected_highest_sharpe, probabilistic_sharpe, sharpe_ratio
+from tradax.evaluation.superiority import superior_ability
 from tradax.evaluation.verdict import assess
 from tradax.ledger import Record
 
@@ -207,6 +210,85 @@ def test_the_deflated_sharpe_ratio_falls_with_the_trials_that_were_tested():
         assert figures["probabilistic_sharpe"] == own
         deflated.append(figures["deflated_sharpe"])
     assert own == deflated[0] > deflated[1] > deflated[2]
+
+
+def searched(backtest: Backtest, trials: int) -> Record:
+    """The policy is one of so many that were tested, the others without any skill."""
+    draws = np.random.default_rng(0).normal(0, len(backtest.policy.returns) ** -0.5, (trials, 2))
+    others = draws[1:].T.tolist()
+    own = sharpe_ratio(backtest.policy.returns), excess_per_bar(backtest)
+    return Record(
+        trials=trials,
+        tested=trials,
+        missing=0,
+        sharpes=(own[0], *others[0]),
+        excesses=(own[1], *others[1]),
+    )
+
+
+def test_the_grade_falls_with_the_trials_that_were_tested():
+    backtest = with_edge(1008, skill=0.6)
+    grades = []
+    for trials in (1, 8, 300_000):
+        record = searched(backtest, trials)
+        verdict = assess(backtest, periods_per_year=DAYS, trials=record, replications=500)
+        grades.append(verdict.grade)
+    assert grades == sorted(grades, key=["strong", "moderate", "weak", "none"].index)
+    assert grades[0] in ("strong", "moderate")
+    assert grades[-1] == "none"
+    assert "the best of 300,000 trials" in verdict.headline
+    both = [verdict.figures[f"deflated_excess_over_{o}"] for o in ("buy_and_hold", "cash")]
+    assert min(both) < 0.9
+    assert f"{both[0]:.3f} that it is above buy-and-hold's return" in " ".join(verdict.sentences)
+
+
+def test_a_few_trials_that_came_out_alike_deflate_by_the_standard_error():
+    backtest = with_edge(504, skill=0.6)
+    own, n = sharpe_ratio(backtest.policy.returns), 504
+    record = Record(trials=2, tested=2, missing=0, sharpes=(own, own))
+    figures = assess(backtest, periods_per_year=DAYS, trials=record, replications=50).figures
+    highest = expected_highest_sharpe(2, n**-0.5)
+    expected = probabilistic_sharpe(backtest.policy.returns, highest)
+    assert figures["deflated_sharpe"] == pytest.approx(expected, rel=1e-12)
+    assert figures["deflated_excess_over_buy_and_hold"] is not None  # older lines have none
+
+
+@pytest.mark.parametrize("bars", [63, 64])
+@pytest.mark.parametrize("kept", [3, 4])
+def test_overfitting_needs_four_trials_on_64_bars(kept, bars):
+    backtest = with_edge(504)
+    validation = np.random.default_rng(0).normal(0, 0.01, (bars, kept))
+    verdict = assess(backtest, periods_per_year=DAYS, replications=50, validation=validation)
+    probability = verdict.figures["overfitting_probability"]
+    assert (verdict.figures["overfitting_trials"], verdict.figures["overfitting_bars"]) == (
+        kept,
+        bars,
+    )
+    if (kept, bars) == (4, 64):
+        assert probability == overfitting(validation).probability
+    else:
+        assert probability is None
+    # It says how the policy was chosen, not how good it is: a caveat, and no change of grade.
+    alone = assess(backtest, periods_per_year=DAYS, replications=50)
+    assert verdict.grade == alone.grade
+    warned = any("Choosing by validation" in caveat for caveat in verdict.caveats)
+    assert warned == (probability is not None and probability > 0.5)
+
+
+def test_superior_ability_is_hansens_test_against_each_baseline():
+    backtest = with_edge(504, skill=0.55)
+    figures = assess(backtest, periods_per_year=DAYS, replications=50, seed=2).figures
+    p = {
+        name: superior_ability(
+            backtest.policy.returns, curve.returns, seed=2, replications=50
+        ).consistent
+        for name, curve in backtest.baselines.items()
+    }
+    assert figures["superior_ability_p"] == p["buy_and_hold"]
+    assert figures["superior_ability_p_every_baseline"] == max(p.values())
+    idle = simulated(backtest.policy.price, np.ones(504))
+    figures = assess(idle, periods_per_year=DAYS, replications=50).figures
+    assert figures["superior_ability_p"] is figures["superior_ability_p_every_baseline"] is None
 
 
 def test_without_an_index_of_trials_the_verdict_says_so():

@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from tradax import controls, discovery, ledger, run_directory
+from tradax import controls, discovery, kept_returns, ledger, run_directory
 from tradax.config import section, to_dict
 from tradax.data import features, samples
 from tradax.evaluation.backtest import Backtest, symbol_of
+from tradax.evaluation.evidence import excess_per_bar
 from tradax.evaluation.posterior import sharpe_posterior
 from tradax.evaluation.robustness import Piece, outcome, robustness
 from tradax.evaluation.scoring import evaluate
@@ -24,6 +25,7 @@ from tradax.preparation import OF_FOLDS, Request, Task, data_facts, needs_bars, 
 from tradax.protocols import Policy
 from tradax.reporting.folds import folds_part
 from tradax.reporting.frame import Part
+from tradax.reporting.luck import luck_part
 from tradax.reporting.page import Report, summary, write_report
 from tradax.reporting.posterior import posterior_part
 from tradax.reporting.robustness import robustness_part
@@ -63,6 +65,8 @@ def held_out_test(
         return {"mean_return": score.mean, "std_return": score.std, "episodes": len(score.returns)}
     tested = {}
     walkers = tested_policies(task, policies)
+    if write and not task.folds:  # which validate each on a span of its own
+        _keep_returns(request, task, folder, walkers)
     for index, (market, policy) in enumerate(zip(task.markets, walkers, strict=True)):
         symbol = symbol_of(market)
         several = len(task.markets) > 1
@@ -75,6 +79,18 @@ def held_out_test(
             run_directory.write_json(symbol_folder / "summary.json", tested[symbol])
         write_report(symbol_folder / "report.html", report)
     return {"symbols": tested} if len(tested) > 1 else next(iter(tested.values()))
+
+
+def _keep_returns(request: Request, task: Task, folder: Path, policies: list[Policy]) -> None:
+    """Keep what each policy made of the validation span on which it was chosen."""
+    module = discovery.module("envs", request.env)
+    kept = {}
+    for index, (markets, policy) in enumerate(zip(task.markets, policies, strict=True)):
+        name = trial_of(request, task, [], symbol_of(markets)).id
+        kept[name] = kept_returns.on_validation(
+            policy, module, market_source(task, index), task.splits, markets[0].timestamps
+        )
+    kept_returns.write_returns(folder, kept)
 
 
 def retest(
@@ -159,12 +175,14 @@ def _report(
             seed=request.seed,
         )
     assert task.bars is not None
+    record = ledger.record(trial, folder)
     verdict = assess(
         result,
         periods_per_year=periods_per_year,
         posterior=posterior,
         seed=request.seed,
-        trials=ledger.record(trial, folder),
+        trials=record,
+        validation=None if record is None else kept_returns.together(record.entries),
         survivors=any(name in samples.SAMPLES for name in task.bars.source.split(", ")),
     )
     return Report(
@@ -173,6 +191,7 @@ def _report(
         backtest=result,
         verdict=verdict,
         parts=[
+            luck_part(verdict),
             *_folds(task, index, result, periods_per_year),
             posterior_part(posterior, skipped=request.skip_posterior),
             robustness_part(
@@ -232,6 +251,7 @@ def trial_of(
         test_sha256=digest.hexdigest(),
         sharpe=curve.metrics.sharpe,
         sharpe_per_bar=sharpe_ratio(np.nan_to_num(curve.returns)),
+        excess_per_bar=excess_per_bar(test),
         bars=len(curve.returns),
         tested=True,
     )

@@ -26,7 +26,7 @@ from tradax.reading import json_value, read_bytes
 VARIABLE = "TRADAX_TRIALS"
 FILE = "trials.jsonl"
 _FORMAT = 1
-_FIGURES = ("validation_score", "sharpe", "sharpe_per_bar")
+_FIGURES = ("validation_score", "sharpe", "sharpe_per_bar", "excess_per_bar")
 _SAME_SHARPE = 1e-6  # a bar; the same policy tested twice differs by rounding at most
 
 
@@ -51,6 +51,8 @@ class Trial:
     sharpe: float | None = None
     """Annual, of the test."""
     sharpe_per_bar: float | None = None
+    excess_per_bar: float | None = None
+    """Sharpe ratio of the log-return differences to buy-and-hold; older lines have none."""
     bars: int | None = None
     """That the test has."""
     tested: bool = False
@@ -96,6 +98,10 @@ class Record:
     """Trials that only the index knows of: their folders are gone."""
     sharpes: tuple[float, ...]
     """Of those tested, a bar; those that never traded have none."""
+    excesses: tuple[float, ...] = ()
+    """Their `Trial.excess_per_bar`, where there is one."""
+    entries: tuple[Entry, ...] = ()
+    """The trials themselves."""
 
 
 def index_path() -> Path | None:
@@ -194,15 +200,16 @@ def record(trial: Trial, folder: Path) -> Record | None:
         return None
     here = Entry("", str(folder.resolve()), trial)
     known = _each_once([*known, here])
+    tested = [entry.trial for entry in known if entry.trial.tested]
+    # A sweep's folder has thousands of trials: it is read once, not once for each.
+    held = {f: {t.id for t in of_folder(Path(f))} for f in {entry.folder for entry in known}}
     return Record(
         trials=len(known),
-        tested=sum(entry.trial.tested for entry in known),
-        missing=sum(entry is not here and entry.missing for entry in known),
-        sharpes=tuple(
-            entry.trial.sharpe_per_bar
-            for entry in known
-            if entry.trial.tested and entry.trial.sharpe_per_bar is not None
-        ),
+        tested=len(tested),
+        missing=sum(e is not here and e.trial.id not in held[e.folder] for e in known),
+        sharpes=tuple(t.sharpe_per_bar for t in tested if t.sharpe_per_bar is not None),
+        excesses=tuple(t.excess_per_bar for t in tested if t.excess_per_bar is not None),
+        entries=tuple(known),
     )
 
 

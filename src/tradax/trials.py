@@ -13,6 +13,7 @@ class TrialsOptions:
     """Every policy that was trained on some data, and what its test said; all data by default.
 
     The deflated Sharpe ratio of a report counts these. They stay when a run's folder is deleted.
+    The excess is the Sharpe ratio, a bar, of the log-return differences to buy-and-hold.
     TRADAX_TRIALS names another index than the user's own, or turns it off (off)."""
 
     data: tuple[str, ...] = ()
@@ -66,7 +67,7 @@ def _data(options: TrialsOptions) -> list[str]:
 
 _HEAD = (
     *("written", "algorithm", "market", "symbol", "seed", "steps", "settings", "data"),
-    *("validation", "Sharpe", "folder"),
+    *("validation", "Sharpe", "excess a bar", "folder"),
 )
 
 
@@ -83,6 +84,7 @@ def _row(entry: ledger.Entry) -> tuple[str, ...]:
         (t.data_sha256 or "")[:8],
         _figure(t.validation_score, ".4f"),
         _figure(t.sharpe, ".2f") if t.tested else "untested",
+        _figure(t.excess_per_bar, ".4f"),
         entry.folder + (" (gone)" if entry.missing else ""),
     )
 

@@ -90,8 +90,8 @@ def backtest(
     key = jax.random.key(seed)
 
     def run(name: str, actor, params=params) -> Curve:
-        walked = _walk(eqx.tree_at(lambda s: s.params, source, params), actor, key, n_steps)
-        return _curve(name, *walked, markets, span, float(params.initial_cash))
+        found = walked(eqx.tree_at(lambda s: s.params, source, params), actor, key, n_steps)
+        return _curve(name, *found, markets, span, float(params.initial_cash))
 
     learned = run("policy", policy.actor(sample=False))
     actions = jax.numpy.asarray(learned.actions)
@@ -114,7 +114,8 @@ def symbol_of(markets: tuple[Market, ...]) -> str:
 
 
 @eqx.filter_jit
-def _walk(source: JaxSource, actor, key: jax.Array, n_steps: int):
+def walked(source: JaxSource, actor, key: jax.Array, n_steps: int):
+    """`source.walk`, compiled once for each shape."""
     return source.walk(actor, key, n_steps)
 
 

@@ -79,7 +79,11 @@ def expected_highest_sharpe(trials: int, deviation: float) -> float:
 
 
 def deflated_sharpe(
-    returns: np.ndarray, sharpes: np.ndarray, trials: int | None = None
+    returns: np.ndarray,
+    sharpes: np.ndarray,
+    trials: int | None = None,
+    *,
+    least_deviation: float = 0.0,
 ) -> float | None:
     """Confidence that the true Sharpe ratio is above 0, after the best of several was chosen.
 
@@ -90,13 +94,16 @@ def deflated_sharpe(
     Args:
         sharpes: of all trials, a bar, those of `returns` among them.
         trials: how many there were, where some have no Sharpe ratio; as many as `sharpes`.
+        least_deviation: taken where that of `sharpes` is smaller. The paper has none; 1/sqrt(n) is
+            the standard error of n returns whose true Sharpe ratio is 0.
     """
     sharpes = finite_returns(sharpes)
     count = len(sharpes) if trials is None else trials
     if count < max(len(sharpes), 1):
         raise TradaxError(f"{count} trials, but {len(sharpes)} Sharpe ratios: count them all")
     deviation = float(sharpes.std(ddof=1)) if len(sharpes) > 1 else 0.0
-    return probabilistic_sharpe(returns, expected_highest_sharpe(count, deviation))
+    highest = expected_highest_sharpe(count, max(deviation, least_deviation))
+    return probabilistic_sharpe(returns, highest)
 
 
 def annual_sharpe(

@@ -6,33 +6,30 @@ from typing import Literal
 
 import numpy as np
 
-from tradax.evaluation.backtest import Backtest, Curve
-from tradax.evaluation.bootstrap import (
-    LEAST_BARS,
-    Performance,
-    block_length,
-    interval,
-    performance,
-    resample,
-    times_root_year,
-)
+from tradax.evaluation.backtest import Backtest
+from tradax.evaluation.bootstrap import LEAST_BARS
+from tradax.evaluation.evidence import Figure, figures_of
 from tradax.evaluation.posterior import Posterior
-from tradax.evaluation.sharpe import deflated_sharpe, minimum_track_record, probabilistic_sharpe
 from tradax.ledger import VARIABLE, Record
 
 Grade = Literal["none", "weak", "moderate", "strong"]
-Figure = float | list[float] | None
 
 LEAST_TRADES = 10
 STRONG_YEARS = 3.0
 STRONG_PSR = 0.99
-LEVELS = {"weak": 90, "moderate": 95, "strong": 99}
-"""Grade -> the interval, in percent, that must lie above 0."""
+GRADES: dict[Grade, tuple[int, float]] = {
+    "weak": (90, 0.90),
+    "moderate": (95, 0.95),
+    "strong": (99, 0.99),
+}
+"""Grade -> the interval, in percent, that must lie above 0; the confidence after deflation."""
 
 RULE = (
     "The returns after costs are resampled by a stationary block bootstrap. The grade is weak, "
     "moderate or strong where the 90%, 95% or 99% interval of the mean log return lies above that "
-    "of buy-and-hold, and also above that of cash; otherwise it is none. Strong also needs "
+    "of buy-and-hold, and also above that of cash; otherwise it is none. Where more than one trial "
+    "was tested on this span, both differences must also stand after deflation for the number of "
+    "trials: their deflated Sharpe ratios must be above 0.90, 0.95 or 0.99. Strong also needs "
     f"{STRONG_YEARS:.0f} years of bars and a probabilistic Sharpe ratio above {STRONG_PSR}. With "
     f"fewer than {LEAST_TRADES} bars on which it traded, a policy gets no more than weak. It is "
     f"none whatever the figures where there are fewer than {LEAST_BARS} bars, where the policy "
@@ -62,15 +59,24 @@ def assess(
     seed: int = 0,
     replications: int = 2000,
     trials: Record | None = None,
+    validation: np.ndarray | None = None,
     survivors: bool = False,
 ) -> Verdict:
     """Judge the policy's net returns against buy-and-hold and cash.
 
     Args:
         trials: on the same data, this one among them, if known.
+        validation: returns [n, N] of those whose validation returns were kept.
         survivors: the symbols were chosen with hindsight, as in the bundled samples.
     """
-    figures = _figures(backtest, periods_per_year, trials, seed, replications)
+    figures = figures_of(
+        backtest,
+        periods_per_year,
+        trials=trials,
+        validation=validation,
+        seed=seed,
+        replications=replications,
+    )
     grade, headline = _grade(backtest, figures)
     return Verdict(
         grade=grade,
@@ -80,92 +86,6 @@ def assess(
         rule=RULE,
         figures=figures,
     )
-
-
-def _figures(
-    backtest: Backtest,
-    periods_per_year: float,
-    trials: Record | None,
-    seed: int,
-    replications: int,
-) -> dict[str, Figure]:
-    """Everything that the grade and the sentences say."""
-    policy, hold = backtest.policy, backtest.baselines["buy_and_hold"]
-    cash = backtest.baselines["cash"]
-    columns = np.stack(
-        [
-            _log_returns(policy) - _log_returns(hold),
-            _log_returns(policy) - _log_returns(cash),
-            policy.returns,
-            hold.returns,
-        ],
-        axis=1,
-    )  # [n, 4]
-    columns = np.nan_to_num(columns)
-    n = len(columns)
-    figures: dict[str, Figure] = {
-        "bars": float(n),
-        "years": n / periods_per_year,
-        "trades": float(policy.metrics.trades),
-        "tracking_error": float(columns[:, 0].std() * math.sqrt(periods_per_year)),
-        "probabilistic_sharpe": probabilistic_sharpe(columns[:, 2]),
-        "minimum_track_record": minimum_track_record(columns[:, 2]),
-        **_of_trials(columns[:, 2], trials),
-    }
-    block = block_length(columns)
-    estimates = _statistics(columns, periods_per_year)
-    resampled = resample(
-        lambda sample: _statistics(sample, periods_per_year),
-        columns,
-        block=block,
-        seed=seed,
-        replications=replications,
-    )
-    figures["block_length"] = float(block)
-    figures["replications"] = float(replications)
-    for name, estimate, values in zip(_STATISTICS, estimates, resampled.T, strict=True):
-        for level in LEVELS.values():
-            found = interval(estimate, values, level / 100, n)
-            figures[name] = None if found is None else found.estimate
-            ends = None if found is None or found.ends is None else list(found.ends)
-            figures[f"{name}_interval_{level}"] = ends
-    return figures
-
-
-def _of_trials(returns: np.ndarray, trials: Record | None) -> dict[str, Figure]:
-    """What the search for this policy leaves of its Sharpe ratio; None where it is not known."""
-    if trials is None:
-        return dict.fromkeys(
-            ("deflated_sharpe", "trials", "trials_missing", "test_span_used_times")
-        )
-    return {
-        "deflated_sharpe": deflated_sharpe(returns, np.array(trials.sharpes), trials.tested),
-        "trials": float(trials.trials),
-        "trials_missing": float(trials.missing),
-        "test_span_used_times": float(trials.tested),
-    }
-
-
-_STATISTICS = (
-    "excess_over_buy_and_hold",
-    "excess_over_cash",
-    "sharpe_difference",
-    *Performance._fields,
-)
-
-
-def _statistics(columns: np.ndarray, periods_per_year: float) -> np.ndarray:
-    """`_STATISTICS` of one (re)sample [n, 4], a year each; not finite where not defined."""
-    excess = columns[:, :2].mean(axis=0) * periods_per_year
-    policy = performance(columns[:, 2], periods_per_year)
-    hold = times_root_year(columns[:, 3], periods_per_year)
-    return np.array([*excess, policy.sharpe - hold, *policy])
-
-
-def _log_returns(curve: Curve) -> np.ndarray:
-    """[n]; a bar that ends in ruin counts as a loss of 99.9%, not as an infinite one."""
-    worth = np.maximum(curve.net_worth, 1e-3 * curve.net_worth[0])
-    return np.diff(np.log(worth))
 
 
 def _grade(backtest: Backtest, figures: dict[str, Figure]) -> tuple[Grade, str]:
@@ -186,8 +106,12 @@ def _grade(backtest: Backtest, figures: dict[str, Figure]) -> tuple[Grade, str]:
         return "none", "The policy did what buy-and-hold does; it shows no skill of its own."
 
     grade: Grade = "none"
-    for candidate in ("weak", "moderate", "strong"):
-        if _lower_bound(figures, LEVELS[candidate]) <= 0.0:
+    by_search = False
+    for candidate, (level, confidence) in GRADES.items():
+        if _lower_bound(figures, level) <= 0.0:
+            break
+        if _number(figures["test_span_used_times"]) > 1 and not _deflated(figures) > confidence:
+            by_search = True
             break
         grade = candidate
     enough = (
@@ -203,7 +127,12 @@ def _grade(backtest: Backtest, figures: dict[str, Figure]) -> tuple[Grade, str]:
             f"{grade.capitalize()} evidence, from one test span, that the policy beats both "
             "buy-and-hold and cash after costs."
         )
-    for other, words in (("buy_and_hold", "buy-and-hold"), ("cash", "cash")):
+    if by_search:
+        return "none", (
+            f"No evidence: the best of {_number(figures['test_span_used_times']):,.0f} trials that "
+            "were tested on this span may look as good as this by chance."
+        )
+    for other, words in _OTHERS.items():
         interval = figures[f"excess_over_{other}_interval_95"]
         if isinstance(interval, list) and interval[1] < 0.0:
             return "none", f"The policy did worse than {words} after costs, by more than chance."
@@ -213,11 +142,20 @@ def _grade(backtest: Backtest, figures: dict[str, Figure]) -> tuple[Grade, str]:
 def _lower_bound(figures: dict[str, Figure], level: int) -> float:
     """The lower of both excesses' lower bounds."""
     bounds = [-math.inf, -math.inf]
-    for index, other in enumerate(("buy_and_hold", "cash")):
+    for index, other in enumerate(_OTHERS):
         interval = figures[f"excess_over_{other}_interval_{level}"]
         if isinstance(interval, list):
             bounds[index] = interval[0]
     return min(bounds)
+
+
+def _deflated(figures: dict[str, Figure]) -> float:
+    """The lower confidence in both excesses after deflation."""
+    found = [figures[f"deflated_excess_over_{other}"] for other in _OTHERS]
+    return min(value if isinstance(value, float) else -math.inf for value in found)
+
+
+_OTHERS = {"buy_and_hold": "buy-and-hold", "cash": "cash"}
 
 
 def _is_buy_and_hold(backtest: Backtest, figures: dict[str, Figure]) -> bool:
@@ -252,8 +190,7 @@ def _sentences(
             if name != "buy_and_hold"
         )
         + ("; buy-and-hold is equal parts of all assets, bought once." if several else "."),
-        *_comparison(figures, "buy_and_hold", "buy-and-hold"),
-        *_comparison(figures, "cash", "cash"),
+        *(sentence for other in _OTHERS for sentence in _comparison(figures, other)),
     ]
     if isinstance(figures["sharpe_interval_95"], list):
         versus = f"; buy-and-hold's is {hold.sharpe:.2f}" if hold.sharpe is not None else ""
@@ -296,6 +233,12 @@ def _search(figures: dict[str, Figure], trials: Record | None) -> list[str]:
             f". Deflated for them, the confidence is {figures['deflated_sharpe']:.3f} that the "
             "true Sharpe ratio is above 0"
         )
+        both = [figures[f"deflated_excess_over_{other}"] for other in _OTHERS]
+        if all(isinstance(value, float) for value in both):
+            sentence += (
+                f", {_number(both[0]):.3f} that it is above buy-and-hold's return and "
+                f"{_number(both[1]):.3f} that it is above cash's"
+            )
     return [f"{sentence}."]
 
 
@@ -306,7 +249,7 @@ def _times(count: int, what: str) -> str:
 _WORDS = {"random": "random actions", "mean_variance": "mean-variance"}
 
 
-def _comparison(figures: dict[str, Figure], other: str, words: str) -> list[str]:
+def _comparison(figures: dict[str, Figure], other: str) -> list[str]:
     """One sentence, or none where there is no interval."""
     excess, interval = (
         figures[f"excess_over_{other}"],
@@ -323,7 +266,7 @@ def _comparison(figures: dict[str, Figure], other: str, words: str) -> list[str]
     value = _number(excess)
     return [
         f"The policy's mean log return was {abs(value):,.1%} a year "
-        f"{'above' if value >= 0 else 'below'} that of {words}; the 95% interval of the "
+        f"{'above' if value >= 0 else 'below'} that of {_OTHERS[other]}; the 95% interval of the "
         f"difference is {_range(interval, ',.1%')}, {meaning}."
     ]
 
@@ -352,8 +295,15 @@ def _caveats(
     elif trials.tested > 1:
         caveats.append(
             f"{trials.tested:,} settings or seeds were tested on this span. If this one was chosen "
-            "among them by its test result, the intervals are too narrow (the deflated Sharpe "
-            "ratio allows for it): the best of many looks good by chance."
+            "among them by its test result, the intervals are too narrow (the grade and the "
+            "deflated Sharpe ratio allow for it): the best of many looks good by chance."
+        )
+    if _number(figures["overfitting_probability"]) > 0.5:
+        caveats.append(
+            "Choosing by validation chose nothing: in "
+            f"{_number(figures['overfitting_probability']):.0%} of the splits of the validation "
+            "span the best trial of one half was no better than the median trial on the other "
+            "(trials that are equally good look like this too)."
         )
     if _number(figures["years"]) < 1.0:
         caveats.append("The span is shorter than a year, so it shows one kind of market at most.")

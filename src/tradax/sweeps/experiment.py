@@ -247,6 +247,7 @@ def sweep(
         parallel.leave()
         if stopped:
             return SweepResult(folder, found, [], request.settings, {}, stopped)
+        results.keep_returns(folder, request, layout, found)
         return _finish(request, folder, found, skip_posterior)
 
 

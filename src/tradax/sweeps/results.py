@@ -4,6 +4,7 @@ sweep.yaml       everything that was asked for       manifest.json  versions, da
 members/00017/   policy.zip, policy-last.zip, metrics.jsonl; of a population settings.jsonl
 plan.json        how many waves and members there are, for `tradax serve`
 waves/0003.json  results of a wave that is done      waves/0003/    its checkpoints until then
+waves/0003.npy   its members' validation returns     validation_returns.parquet  those of all
 members.csv      what every member scored            table.csv      a line a symbol and setting
 trials.jsonl     every member
 best/SYMBOL/     run directory of the member that was best on validation, tested
@@ -14,17 +15,19 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from tradax import run_directory
+import numpy as np
+
+from tradax import kept_returns, run_directory
 from tradax.config import checked
 from tradax.errors import ConfigError, ModelFileError
 from tradax.files import write_atomic, write_json
 from tradax.held_out import trial_of
-from tradax.ledger import add_trials
+from tradax.ledger import Trial, add_trials
 from tradax.preparation import Task
 from tradax.reading import MOST_YAML, check_version, yaml_value
 from tradax.sweeps.grid import Setting, words
 from tradax.sweeps.members import Layout, SweepRequest
-from tradax.sweeps.wave import Result, checkpoints_of
+from tradax.sweeps.wave import Result, checkpoints_of, returns_of
 
 _FORMAT = 1
 
@@ -91,6 +94,30 @@ def write_trials(
     folder: Path, request: SweepRequest, layout: Layout, results: Sequence[Result]
 ) -> None:
     """Members that are done into `trials.jsonl` and the user's index, each once."""
+    add_trials(folder, _trials(request, layout, results))
+
+
+def keep_returns(
+    folder: Path, request: SweepRequest, layout: Layout, results: Sequence[Result]
+) -> None:
+    """Put the validation returns of all waves into the one file that reports read."""
+    trials = _trials(request, layout, results)
+    ids = {result["number"]: trial.id for result, trial in zip(results, trials, strict=True)}
+    kept: dict[str, kept_returns.Series] = {}
+    for wave in layout.waves:
+        path = returns_of(folder, wave.number)
+        task = layout.tasks[wave.members[0].setting]
+        if task.pipeline is None or not path.is_file():  # of an older version
+            continue
+        span = task.pipeline.splits.validation
+        stamps = task.markets[0][0].timestamps[span.first + 1 : span.last + 1]
+        for member, returns in zip(wave.members, np.load(path, allow_pickle=False), strict=True):
+            if member.number in ids:
+                kept[ids[member.number]] = kept_returns.Series(stamps, returns)
+    kept_returns.write_returns(folder, kept)
+
+
+def _trials(request: SweepRequest, layout: Layout, results: Sequence[Result]) -> list[Trial]:
     own: dict[tuple[int, str], Task] = {}
     trials = []
     for result in results:
@@ -101,7 +128,7 @@ def write_trials(
         score = result["validation_score"]
         rows = [] if score is None else [{"validation_score": score}]
         trials.append(trial_of(one, own[number, symbol], rows, symbol))
-    add_trials(folder, trials)
+    return trials
 
 
 def _alone(task: Task, symbol: str) -> Task:

@@ -17,6 +17,7 @@ from tradax import discovery, parallel, training
 from tradax.checkpoint import clean_up, has_checkpoint, load_checkpoint
 from tradax.evaluation.scoring import HOST_ENVS, LONGEST, span_return
 from tradax.evaluation.sharpe import annual_sharpe
+from tradax.files import renamed
 from tradax.hooks import Checkpoints, MetricsFile
 from tradax.model_file import save_policy
 from tradax.optimise import all_finite
@@ -114,7 +115,10 @@ def train_wave(
         )
     if trained.interrupted:
         return [], trained.interrupted
-    return _results(one, wave, trained, judge.sharpes(trained.best_policy), folder), 0
+    returns = judge.returns(trained.best_policy)
+    if returns is not None and folder is not None and parallel.is_first():
+        save_returns(folder, wave, returns)
+    return _results(one, wave, trained, judge.sharpes(returns), folder), 0
 
 
 def _saved(checkpoints: Path, like: Callable[[], training.Progress]) -> training.Progress | None:
@@ -158,6 +162,17 @@ def checkpoints_of(folder: Path, wave: int) -> Path:
     return folder / "waves" / f"{wave:04d}"
 
 
+def save_returns(folder: Path, wave: Wave, returns: np.ndarray) -> None:
+    """Keep the members' validation returns [members or more, n] until the sweep ends."""
+    with renamed(returns_of(folder, wave.number)) as temporary, temporary.open("wb") as file:
+        np.save(file, returns[: len(wave.members)].astype(np.float32), allow_pickle=False)
+
+
+def returns_of(folder: Path, wave: int) -> Path:
+    """Validation returns of a wave's members."""
+    return folder / "waves" / f"{wave:04d}.npy"
+
+
 def member_folder(folder: Path, number: int) -> Path:
     """Policies and metrics of a member."""
     return folder / "members" / f"{number:05d}"
@@ -188,12 +203,17 @@ class Judge:
         """Each member's, as a run of its own would have it."""
         return self._ask(_score, policies)
 
-    def sharpes(self, policies: Policy) -> list[float | None]:
-        """Annualised, of each member; None where there is none, or the market is simulated."""
+    def returns(self, policies: Policy) -> np.ndarray | None:
+        """Simple returns of each member [size, n]; None where the market is simulated."""
         if self._per_year is None:
-            return [None] * len(self._keys)
+            return None
         worth = np.asarray(self._ask(_net_worth, policies), np.float64)
-        returns = worth[:, 1:] / worth[:, :-1] - 1.0
+        return worth[:, 1:] / worth[:, :-1] - 1.0
+
+    def sharpes(self, returns: np.ndarray | None) -> list[float | None]:
+        """Annualised, of each member's returns; None where there is none."""
+        if returns is None or self._per_year is None:
+            return [None] * len(self._keys)
         return [
             annual_sharpe(own, self._per_year, lags=0) if np.isfinite(own).all() else None
             for own in returns
