@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +16,19 @@ from test_verdict import simulated, walk, with_edge
 from tradax.evaluation.posterior import Posterior
 from tradax.evaluation.verdict import assess
 from tradax.reporting.charts import MOST_POINTS, learning_charts, market_charts, thinned
+from tradax.reporting.frame import number
 from tradax.reporting.page import Report, render, summary, write_report
 from tradax.reporting.posterior import posterior_part
-from tradax.reporting.simulated import number
+from tradax.reporting.series import csv_files
+from tradax.reporting.trades import trades_part
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 EVIL = "</script><script>alert('&')</script><img src=x onerror=alert(1)>"
+
+
+needs_browser = pytest.mark.skipif(
+    CHROMIUM is None, reason="no chromium on PATH to open the page with"
+)
 
 
 def report(**changes) -> Report:
@@ -236,12 +244,11 @@ def test_weights_of_a_portfolio_are_stacked_to_what_is_invested(n, short):
     assert "<script>alert" not in page
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH to open the page with")
+@needs_browser
 def test_page_draws_every_chart_in_a_browser_without_a_request(tmp_path):
     write_report(tmp_path / "report.html", report())
     with Browser(tmp_path / "profile") as browser:
-        phone = {"width": 375, "height": 800, "deviceScaleFactor": 1, "mobile": True}
-        browser.call("Emulation.setDeviceMetricsOverride", **phone)
+        browser.size(375)
         browser.open((tmp_path / "report.html").as_uri())
         drawn = browser.run(
             "[...document.querySelectorAll('.chart')]"
@@ -256,6 +263,99 @@ def test_page_draws_every_chart_in_a_browser_without_a_request(tmp_path):
         ) == ["log", True]
     assert browser.complaints == []
     assert browser.requests == [(tmp_path / "report.html").as_uri()]
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    with Browser(tmp_path_factory.mktemp("profile")) as browser:
+        yield browser
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [375, 1440])
+def test_axe_finds_nothing(browser, tmp_path, width):
+    backtest = report().backtest
+    parts = [*report().parts, trades_part(backtest)]
+    write_report(tmp_path / "report.html", report(parts=parts, title="SIM " * 40))
+    browser.size(width)
+    browser.open((tmp_path / "report.html").as_uri())
+    assert violations(browser) == []
+
+
+@needs_browser
+def test_buttons_save_what_the_folder_holds(browser, tmp_path):
+    backtest = dataclasses.replace(report().backtest, symbol=EVIL)
+    write_report(tmp_path / "report.html", report(parts=[trades_part(backtest)], backtest=backtest))
+    browser.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
+    browser.open((tmp_path / "report.html").as_uri())
+    asked = len(browser.requests)
+    assert browser.run("[...document.querySelectorAll('[data-download]')].map(b => b.type)") == (
+        ["button"] * 3
+    )
+    for name, text in csv_files(backtest).items():
+        browser.run(f"document.querySelector('[data-download=\"{name}\"]').focus()")
+        for kind in ("keyDown", "keyUp"):  # as who has no mouse does
+            enter = {"key": "Enter", "code": "Enter", "windowsVirtualKeyCode": 13, "text": "\r"}
+            browser.call("Input.dispatchKeyEvent", type=kind, **enter)
+        Browser._wait((tmp_path / name).exists)
+        assert (tmp_path / name).read_text() == text
+    assert all(url.startswith("blob:") for url in browser.requests[asked:])
+    assert browser.complaints == []
+
+
+@needs_browser
+def test_every_control_is_reached_by_keyboard_and_shows_it(browser, tmp_path):
+    parts = [trades_part(report().backtest)]
+    write_report(tmp_path / "report.html", report(parts=parts))
+    browser.open((tmp_path / "report.html").as_uri())
+    controls = browser.run("document.querySelectorAll('a[href], button, [tabindex=\"0\"]').length")
+    reached = []
+    for _ in range(controls):
+        for kind in ("keyDown", "keyUp"):
+            browser.call(
+                "Input.dispatchKeyEvent", type=kind, key="Tab", code="Tab", windowsVirtualKeyCode=9
+            )
+        reached.append(
+            browser.run(
+                "(e => [e.outerHTML.slice(0, 80), getComputedStyle(e).outlineStyle,"
+                " getComputedStyle(e).outlineWidth])(document.activeElement)"
+            )
+        )
+    assert len({html for html, _, _ in reached}) == controls
+    assert {tuple(outline) for _, *outline in reached} == {("solid", "3px")}
+    targets = browser.run(
+        "[...document.querySelectorAll('nav a')].map(a => !!document.querySelector(a.hash))"
+    )
+    assert len(targets) == 8
+    assert all(targets)
+
+
+@needs_browser
+@pytest.mark.parametrize("bars", [5040, 100_000])
+def test_long_tests_make_pages_below_7_mb_that_draw_every_chart(browser, tmp_path, bars):
+    returns = np.random.default_rng(0).normal(0.0002, 0.01 if bars < 9000 else 1e-4, bars)
+    backtest = simulated(walk(returns), (returns > 0).astype(float))
+    given = report(backtest=backtest, parts=[trades_part(backtest)])
+    write_report(tmp_path / "report.html", given)
+    assert (tmp_path / "report.html").stat().st_size < 7_000_000
+    browser.open((tmp_path / "report.html").as_uri())
+    Browser._wait(lambda: browser.run("performance.getEntriesByName('drawn').length === 1"))
+    print(
+        bars,
+        (tmp_path / "report.html").stat().st_size,
+        browser.run("performance.getEntriesByName('drawn')[0].startTime"),
+    )
+
+
+def violations(browser) -> list[str]:
+    """What axe says against the open page: WCAG 2.1 A and AA, and its best practices."""
+    script = Path(find_spec("axe_core_python").origin).with_name("axe.min.js")
+    browser.run(script.read_text() + ";0")
+    tags = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"]
+    return browser.run(
+        f"axe.run({{runOnly: {tags}}}).then(found => found.violations.map(v => v.id + ': '"
+        " + v.help + ' ' + v.nodes.slice(0, 4).map(n => n.html.slice(0, 200)).join(' | ')))"
+    )
 
 
 class Browser:
@@ -308,8 +408,14 @@ class Browser:
             lambda: self.run(f"location.href === {url!r} && document.readyState === 'complete'")
         )
 
+    def size(self, width: int, height: int = 800) -> None:
+        given = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
+        self.call("Emulation.setDeviceMetricsOverride", **given)
+
     def run(self, script: str):
-        answer = self.call("Runtime.evaluate", expression=script, returnByValue=True)
+        answer = self.call(
+            "Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True
+        )
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 

@@ -17,13 +17,16 @@ from tradax.evaluation.posterior import sharpe_posterior
 from tradax.evaluation.scoring import evaluate
 from tradax.evaluation.sharpe import sharpe_ratio
 from tradax.evaluation.verdict import assess
+from tradax.files import write_atomic
 from tradax.hooks import read_rows
 from tradax.model_file import load_policy
 from tradax.policies import NetworkPolicy
 from tradax.preparation import Request, Task, data_facts, needs_bars, policy_names, reopen
 from tradax.reporting.page import Report, summary, write_report
 from tradax.reporting.posterior import posterior_part
+from tradax.reporting.series import csv_files
 from tradax.reporting.simulated import write_simulated
+from tradax.reporting.trades import trades_part
 from tradax.rollout import JaxSource
 from tradax.training import Row
 
@@ -69,6 +72,8 @@ def held_out_test(
             continue
         if several:
             run_directory.write_json(symbol_folder / "summary.json", tested[symbol])
+        for name, text in csv_files(report.backtest).items():
+            write_atomic(symbol_folder / name, text)
         write_report(symbol_folder / "report.html", report)
     return {"symbols": tested} if len(tested) > 1 else next(iter(tested.values()))
 
@@ -171,7 +176,10 @@ def _report(
         symbol=result.symbol,
         backtest=result,
         verdict=verdict,
-        parts=[posterior_part(posterior, skipped=request.skip_posterior)],
+        parts=[
+            posterior_part(posterior, skipped=request.skip_posterior),
+            trades_part(result),
+        ],
         learning=rows,
         settings=_all_settings(request),
         data=data_facts(task) | {"symbol": result.symbol},

@@ -128,7 +128,7 @@ _NOT_PLOTTED = {
 
 def _equity(backtest: Backtest, rows: np.ndarray) -> Chart:
     curves = strategies(backtest)
-    x = _dates(backtest.policy.timestamps[rows])
+    x = dates(backtest.policy.timestamps[rows])
     data = [
         line(NAMES.get(name, escape(name)), x, curve.net_worth[rows], _LINES.get(name, {}))
         for name, curve in curves.items()
@@ -148,7 +148,7 @@ def _equity(backtest: Backtest, rows: np.ndarray) -> Chart:
 
 
 def _drawdown(backtest: Backtest, rows: np.ndarray) -> Chart:
-    x = _dates(backtest.policy.timestamps[rows])
+    x = dates(backtest.policy.timestamps[rows])
     curves = {"policy": backtest.policy, "buy_and_hold": backtest.baselines["buy_and_hold"]}
     data = []
     for name, curve in curves.items():
@@ -171,7 +171,7 @@ def _drawdown(backtest: Backtest, rows: np.ndarray) -> Chart:
 
 def _position(backtest: Backtest, rows: np.ndarray) -> Chart:
     curve = backtest.policy
-    stamps = _dates(curve.timestamps)
+    stamps = dates(curve.timestamps)
     x = [stamps[row] for row in rows]
     worth = np.where(curve.net_worth[1:] > 0, curve.net_worth[1:], np.nan)
     weight = np.concatenate([[0.0], curve.shares * curve.price[1:] / worth])
@@ -232,7 +232,7 @@ def _weights(backtest: Backtest, rows: np.ndarray) -> Chart:
     """Long positions and cash stacked above 0, short positions below; the smallest in one area."""
     curve = backtest.policy
     assert curve.weights is not None
-    x = _dates(curve.timestamps[rows])
+    x = dates(curve.timestamps[rows])
     held = np.concatenate([np.zeros_like(curve.weights[:1]), curve.weights])  # [n + 1, assets]
     mean = np.abs(curve.weights).mean(axis=0)
     order = np.argsort(-mean, kind="stable")
@@ -378,7 +378,7 @@ def _axis(**given: Any) -> dict[str, Any]:
     }
 
 
-def _dates(stamps: np.ndarray) -> list[str]:
+def dates(stamps: np.ndarray) -> list[str]:
     """ISO, to the day where every bar is a day."""
     texts = [str(stamp).replace(" ", "T")[:19] for stamp in stamps]
     if all(text.endswith("T00:00:00") or len(text) == 10 for text in texts):

@@ -14,6 +14,7 @@ from tradax.reporting.frame import (
     Section,
     figure,
     learning_section,
+    number,
     render_page,
     run_section,
     settings_section,
@@ -72,11 +73,6 @@ def figures_table(results: dict[str, Any]) -> str:
 </tbody>
 </table>
 </div>"""
-
-
-def number(value: float) -> str:
-    """Six digits, but large ones in full."""
-    return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:,.6g}"
 
 
 def trajectory_charts(results: dict[str, Any]) -> list[Chart]:
