@@ -16,13 +16,14 @@ from test_verdict import simulated, walk, with_edge
 from tradax.evaluation.posterior import Posterior
 from tradax.evaluation.verdict import assess
 from tradax.reporting.charts import MOST_POINTS, learning_charts, market_charts, thinned
-from tradax.reporting.frame import number
+from tradax.reporting.frame import number, points_table
 from tradax.reporting.page import Report, render, summary, write_report
 from tradax.reporting.posterior import posterior_part
 from tradax.reporting.series import csv_files
 from tradax.reporting.trades import trades_part
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+UNFOLD = "for (const folded of document.querySelectorAll('details')) folded.open = true"
 EVIL = "</script><script>alert('&')</script><img src=x onerror=alert(1)>"
 
 
@@ -205,6 +206,21 @@ def test_learning_charts_draw_what_any_algorithm_logs():
     (chart,) = learning_charts(rows)
     assert chart.data[0]["y"] == [0.0, 1.0, 2.0]
     assert "Q loss: 0 at first, 2 at last" in chart.summary
+    assert "<td>2</td>" in points_table(chart, "Timesteps")
+
+
+def test_points_of_a_chart_are_told_where_all_its_lines_have_some():
+    rows = [
+        {"timesteps": i, "return": i / 10} | ({"validation_score": -i} if i % 7 == 0 else {})
+        for i in range(1, 100)
+    ]
+    (chart,) = learning_charts(rows)
+    told = points_table(chart, "Timesteps")
+    assert "the points in numbers" in told
+    assert '<tr><th scope="row">98</th><td>9.8</td><td>-98</td></tr>' in told
+    assert '<th scope="row">97</th>' not in told
+    few = learning_charts([row for row in rows if row["timesteps"] < 8])[0]
+    assert '<tr><th scope="row">6</th><td>0.6</td><td>–</td></tr>' in points_table(few, "Timesteps")
 
 
 def test_plotly_knows_every_option_of_the_charts():
@@ -274,12 +290,15 @@ def browser(tmp_path_factory):
 @needs_browser
 @pytest.mark.parametrize("width", [375, 1440])
 def test_axe_finds_nothing(browser, tmp_path, width):
-    backtest = report().backtest
-    parts = [*report().parts, trades_part(backtest)]
-    write_report(tmp_path / "report.html", report(parts=parts, title="SIM " * 40))
+    backtest = with_edge(60)
+    evil = dataclasses.replace(backtest, symbol=EVIL)
+    given = report(backtest=evil, parts=[*report().parts, trades_part(evil)], title="SIM " * 40)
+    write_report(tmp_path / "report.html", given)
     browser.size(width)
     browser.open((tmp_path / "report.html").as_uri())
+    browser.run(UNFOLD)
     assert violations(browser) == []
+    assert browser.complaints == []
 
 
 @needs_browser
@@ -308,7 +327,10 @@ def test_every_control_is_reached_by_keyboard_and_shows_it(browser, tmp_path):
     parts = [trades_part(report().backtest)]
     write_report(tmp_path / "report.html", report(parts=parts))
     browser.open((tmp_path / "report.html").as_uri())
-    controls = browser.run("document.querySelectorAll('a[href], button, [tabindex=\"0\"]').length")
+    browser.run(UNFOLD)
+    controls = browser.run(
+        "document.querySelectorAll('a[href], button, summary, [tabindex=\"0\"]').length"
+    )
     reached = []
     for _ in range(controls):
         for kind in ("keyDown", "keyUp"):
@@ -340,11 +362,6 @@ def test_long_tests_make_pages_below_7_mb_that_draw_every_chart(browser, tmp_pat
     assert (tmp_path / "report.html").stat().st_size < 7_000_000
     browser.open((tmp_path / "report.html").as_uri())
     Browser._wait(lambda: browser.run("performance.getEntriesByName('drawn').length === 1"))
-    print(
-        bars,
-        (tmp_path / "report.html").stat().st_size,
-        browser.run("performance.getEntriesByName('drawn')[0].startTime"),
-    )
 
 
 def violations(browser) -> list[str]:

@@ -4,7 +4,7 @@ import json
 import math
 import re
 import shlex
-from html import escape
+from html import escape, unescape
 from pathlib import Path
 from string import Template
 from typing import Any, NamedTuple
@@ -14,6 +14,8 @@ import numpy as np
 from tradax.reporting.charts import Chart
 
 _FOLDER = Path(__file__).parent
+MOST_POINTS_IN_WORDS = 20
+"""Rows of a table that stands beside a chart."""
 
 
 class Section(NamedTuple):
@@ -128,6 +130,27 @@ def numbers_table(caption: str, head: list[str], rows: list[Row], *, tall: bool 
 </div>"""
 
 
+def points_table(chart: Chart, first: str) -> str:
+    """Points of a chart's lines as a table that unfolds: those that all lines have, if any.
+
+    Args: first: name of the first column, what the lines are drawn against.
+    """
+    lines = {unescape(t["name"]): dict(zip(t["x"], t["y"], strict=True)) for t in chart.data}
+    of_all = set.intersection(*map(set, lines.values()))
+    x = sorted(of_all if len(of_all) > 1 else set().union(*lines.values()))
+    at = [x[i] for i in np.unique(np.linspace(0, len(x) - 1, MOST_POINTS_IN_WORDS).astype(int))]
+    rows = [
+        Row(
+            text(point),
+            [f"{y:.4g}" if (y := line.get(point)) is not None else "–" for line in lines.values()],
+        )
+        for point in at
+    ]
+    count = f"{len(at)} of the {len(x):,} points" if len(at) < len(x) else "the points"
+    table = numbers_table(f"{chart.title}: {count} in numbers.", [first, *lines], rows)
+    return f"<details>\n<summary>{escape(chart.title)} in numbers</summary>\n{table}\n</details>"
+
+
 def facts_table(caption: str, facts: dict[str, Any]) -> str:
     rows = "\n".join(
         f'<tr><th scope="row">{escape(str(name))}</th><td>{escape(text(value))}</td></tr>'
@@ -138,7 +161,11 @@ def facts_table(caption: str, facts: dict[str, Any]) -> str:
 
 def learning_section(charts: list[Chart]) -> Section:
     """Those of `charts` that show learning."""
-    drawn = [figure(chart) for chart in charts if chart.name in ("learning", "updates")]
+    drawn = [
+        figure(chart) + points_table(chart, "Timesteps")
+        for chart in charts
+        if chart.name in ("learning", "updates")
+    ]
     return Section(
         "learning-section",
         "Learning",

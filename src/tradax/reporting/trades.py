@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 MOST_ROWS = 200
 """Rows of a table that are on the page."""
+FLAT = 0.01
+"""Of net worth. A policy of continuous size rarely sells the last hundredth of a share."""
 
 
 def trades_part(backtest: Backtest) -> Part:
@@ -79,20 +81,22 @@ def round_trips(curve: Curve) -> pl.DataFrame:
 
     `profit`, in currency, is what net worth gained from its entry to its exit, so after costs, and
     `return` is that over the net worth at its entry: profits add up to the gain of the test, and
-    returns compound to it. Where the sign turns within a bar, the bar's gain is divided at the fill
-    price, and its cost by shares. `bars` counts the closes at which the position was held. The
-    last trip may have no `exit`.
+    returns compound to it, up to what was earned on positions below `FLAT`. Where the sign turns
+    within a bar, the bar's gain is divided at the fill price, and its cost by shares. `bars` counts
+    the closes at which the position was held. The last trip may have no `exit`.
     """
     import polars as pl
 
-    sign = np.sign(curve.shares)
+    small = np.abs(curve.shares) * curve.price[1:] < FLAT * curve.net_worth[1:]
+    sign = np.where(small, 0.0, np.sign(curve.shares))
     before = np.concatenate([[0.0], sign[:-1]])
     turns = sign != before
     entries = np.flatnonzero(turns & (sign != 0))
     exits = np.flatnonzero(turns & (before != 0))
     is_open = len(entries) > len(exits)
     # Bought and sold before the bar's close: no position is seen, but something was earned.
-    within = np.flatnonzero((sign == 0) & (before == 0) & (curve.traded > 0))
+    most = 2 * FLAT * np.maximum(curve.net_worth[:-1], curve.net_worth[1:])
+    within = np.flatnonzero((sign == 0) & (before == 0) & (curve.turnover > most))
     worth_at_turn = _worth_at_turns(curve)
     n = len(sign)
     first = np.concatenate([entries, within])
@@ -196,7 +200,7 @@ _EXECUTIONS = {
     "timestamp": ("Date", str),
     "side": ("Side", str),
     "shares": ("Shares", number),
-    "fill_price": ("Fill price", number),
+    "fill_price": ("Fill price", lambda p: f"{p:,.2f}" if p >= 1000 else f"{p:#.6g}"),
     "value": ("Value", _MONEY),
     "cost": ("Cost", _MONEY),
     "position": ("Position after", number),
@@ -224,9 +228,9 @@ _EXECUTION_WORDS = (
     "price is that of the last fill, and position and net worth are those at the bar's close."
 )
 _ROUND_TRIP_WORDS = (
-    "From flat to flat, or to a position of the other sign. The profit is after costs, and the "
-    "return is the profit over the net worth at entry: profits add up to the gain of the test, and "
-    "returns compound to it."
+    f"From flat to flat, or to a position of the other sign; less than {FLAT:.0%} of net worth "
+    "counts as flat. The profit is after costs, and the return is the profit over the net worth at "
+    "entry, so that returns compound to that of the test."
 )
 _REBALANCE_WORDS = (
     "Bars on which the portfolio traded, with the asset whose weight changed most since the close "
