@@ -3,15 +3,13 @@
 import dataclasses
 import itertools
 import json
-import shutil
-import subprocess
-import time
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from browser import CHROMIUM, Browser, wait_for
 from test_verdict import simulated, walk, with_edge
 from tradax.evaluation.posterior import Posterior
 from tradax.evaluation.verdict import assess
@@ -22,7 +20,6 @@ from tradax.reporting.posterior import posterior_part
 from tradax.reporting.series import csv_files
 from tradax.reporting.trades import trades_part
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 UNFOLD = "for (const folded of document.querySelectorAll('details')) folded.open = true"
 EVIL = "</script><script>alert('&')</script><img src=x onerror=alert(1)>"
 
@@ -260,31 +257,31 @@ def test_weights_of_a_portfolio_are_stacked_to_what_is_invested(n, short):
     assert "<script>alert" not in page
 
 
-@needs_browser
-def test_page_draws_every_chart_in_a_browser_without_a_request(tmp_path):
-    write_report(tmp_path / "report.html", report())
-    with Browser(tmp_path / "profile") as browser:
-        browser.size(375)
-        browser.open((tmp_path / "report.html").as_uri())
-        drawn = browser.run(
-            "[...document.querySelectorAll('.chart')]"
-            ".map(c => [c.id, c.querySelectorAll('.main-svg').length > 0])"
-        )
-        assert drawn == [
-            [name, True] for name in ("equity", "drawdown", "position", "learning", "updates")
-        ]
-        assert browser.run(
-            "document.querySelector('button[data-log]').click();"
-            "[charts[0].layout.yaxis.type, document.documentElement.scrollWidth <= innerWidth]"
-        ) == ["log", True]
-    assert browser.complaints == []
-    assert browser.requests == [(tmp_path / "report.html").as_uri()]
-
-
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
     with Browser(tmp_path_factory.mktemp("profile")) as browser:
         yield browser
+
+
+@needs_browser
+def test_page_draws_every_chart_in_a_browser_without_a_request(browser, tmp_path):
+    write_report(tmp_path / "report.html", report())
+    asked = len(browser.requests)
+    browser.size(375)
+    browser.open((tmp_path / "report.html").as_uri())
+    drawn = browser.run(
+        "[...document.querySelectorAll('.chart')]"
+        ".map(c => [c.id, c.querySelectorAll('.main-svg').length > 0])"
+    )
+    assert drawn == [
+        [name, True] for name in ("equity", "drawdown", "position", "learning", "updates")
+    ]
+    assert browser.run(
+        "document.querySelector('button[data-log]').click();"
+        "[charts[0].layout.yaxis.type, document.documentElement.scrollWidth <= innerWidth]"
+    ) == ["log", True]
+    assert browser.complaints == []
+    assert browser.requests[asked:] == [(tmp_path / "report.html").as_uri()]
 
 
 @needs_browser
@@ -316,7 +313,7 @@ def test_buttons_save_what_the_folder_holds(browser, tmp_path):
         for kind in ("keyDown", "keyUp"):  # as who has no mouse does
             enter = {"key": "Enter", "code": "Enter", "windowsVirtualKeyCode": 13, "text": "\r"}
             browser.call("Input.dispatchKeyEvent", type=kind, **enter)
-        Browser._wait((tmp_path / name).exists)
+        wait_for((tmp_path / name).exists)
         assert (tmp_path / name).read_text() == text
     assert all(url.startswith("blob:") for url in browser.requests[asked:])
     assert browser.complaints == []
@@ -361,7 +358,7 @@ def test_long_tests_make_pages_below_7_mb_that_draw_every_chart(browser, tmp_pat
     write_report(tmp_path / "report.html", given)
     assert (tmp_path / "report.html").stat().st_size < 7_000_000
     browser.open((tmp_path / "report.html").as_uri())
-    Browser._wait(lambda: browser.run("performance.getEntriesByName('drawn').length === 1"))
+    assert browser.drawn_after() > 0
 
 
 def violations(browser) -> list[str]:
@@ -373,91 +370,3 @@ def violations(browser) -> list[str]:
         f"axe.run({{runOnly: {tags}}}).then(found => found.violations.map(v => v.id + ': '"
         " + v.help + ' ' + v.nodes.slice(0, 4).map(n => n.html.slice(0, 200)).join(' | ')))"
     )
-
-
-class Browser:
-    """A headless chromium, and what it complained about and asked for."""
-
-    def __init__(self, profile: Path):
-        self.profile = profile
-        self.complaints: list[str] = []
-        self.requests: list[str] = []
-        self._number = 0
-
-    def __enter__(self):
-        import urllib.request
-
-        import websocket
-
-        flags = (
-            "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run "
-            "--disable-background-networking --disable-component-update --disable-sync "
-            "--disable-dev-shm-usage --remote-debugging-port=0 --remote-allow-origins=*"
-        )
-        assert CHROMIUM is not None
-        self._process = subprocess.Popen(
-            [CHROMIUM, *flags.split(), f"--user-data-dir={self.profile}", "about:blank"],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        try:
-            port_file = self.profile / "DevToolsActivePort"
-            self._wait(lambda: port_file.exists() and "\n" in port_file.read_text())
-            port = port_file.read_text().split()[0]
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/json", timeout=20) as answer:
-                targets = json.load(answer)
-            url = next(t["webSocketDebuggerUrl"] for t in targets if t["type"] == "page")
-            self._socket = websocket.create_connection(url, timeout=30)
-            for domain in ("Page", "Runtime", "Network", "Log"):
-                self.call(f"{domain}.enable")
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
-
-    def __exit__(self, *_):
-        self._process.kill()
-        self._process.wait()
-
-    def open(self, url: str) -> None:
-        self.call("Page.navigate", url=url)
-        self._wait(
-            lambda: self.run(f"location.href === {url!r} && document.readyState === 'complete'")
-        )
-
-    def size(self, width: int, height: int = 800) -> None:
-        given = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
-        self.call("Emulation.setDeviceMetricsOverride", **given)
-
-    def run(self, script: str):
-        answer = self.call(
-            "Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True
-        )
-        assert "exceptionDetails" not in answer, answer
-        return answer["result"].get("value")
-
-    def call(self, method: str, **params):
-        self._number += 1
-        self._socket.send(json.dumps({"id": self._number, "method": method, "params": params}))
-        while True:
-            message = json.loads(self._socket.recv())
-            if message.get("id") == self._number:
-                return message["result"]
-            self._note(message.get("method"), message.get("params", {}))
-
-    def _note(self, event: str, params: dict) -> None:
-        if event == "Network.requestWillBeSent":
-            url = params["request"]["url"]
-            if not url.startswith("data:"):
-                self.requests.append(url)
-        elif event in ("Runtime.exceptionThrown", "Log.entryAdded"):
-            self.complaints.append(json.dumps(params)[:500])
-        elif event == "Runtime.consoleAPICalled" and params["type"] in ("error", "warning"):
-            self.complaints.append(json.dumps(params["args"])[:500])
-
-    @staticmethod
-    def _wait(done, seconds: float = 40.0) -> None:
-        deadline = time.monotonic() + seconds
-        while not done():
-            assert time.monotonic() < deadline, "chromium did not answer in time"
-            time.sleep(0.05)

@@ -9,7 +9,7 @@ import numpy as np
 
 from tradax.evaluation.backtest import Backtest, Curve
 
-MOST_POINTS = 5000
+MOST_POINTS = 3000
 """Longer series are thinned to this many bars."""
 MOST_MARKERS = 800
 """Of more trades so many are marked: markers draw slowly, and more would hide the price."""
