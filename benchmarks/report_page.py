@@ -1,7 +1,7 @@
 """Opening the report page: size, and the time from the navigation to the last chart drawn.
 
-A fresh headless Chromium each time, so nothing is cached. The policy trades on half of the bars. The
-CPU time is that of the page's main thread, which other programs on the machine hardly change.
+A fresh headless Chromium each time, so nothing is cached. The policy trades on half of the bars.
+The CPU time is that of the page's main thread; other programs on the machine change it least.
 """
 
 import sys
