@@ -1,4 +1,4 @@
-"""A headless chromium for tests of pages."""
+"""A headless chromium, driven through its debugging socket."""
 
 import json
 import shutil
@@ -36,7 +36,7 @@ class Browser:
         )
         try:
             port_file = self.profile / "DevToolsActivePort"
-            self.wait(lambda: port_file.exists() and "\n" in port_file.read_text())
+            wait_for(lambda: port_file.exists() and "\n" in port_file.read_text())
             port = port_file.read_text().split()[0]
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/json", timeout=20) as answer:
                 targets = json.load(answer)
@@ -55,12 +55,23 @@ class Browser:
 
     def open(self, url: str) -> None:
         self.call("Page.navigate", url=url)
-        self.wait(
+        wait_for(
             lambda: self.run(f"location.href === {url!r} && document.readyState === 'complete'")
         )
 
+    def size(self, width: int, height: int = 800) -> None:
+        given = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
+        self.call("Emulation.setDeviceMetricsOverride", **given)
+
+    def drawn_after(self) -> float:
+        """Milliseconds from the navigation until every chart of a report was drawn."""
+        wait_for(lambda: self.run("performance.getEntriesByName('drawn').length === 1"))
+        return self.run("performance.getEntriesByName('drawn')[0].startTime")
+
     def run(self, script: str):
-        answer = self.call("Runtime.evaluate", expression=script, returnByValue=True)
+        answer = self.call(
+            "Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True
+        )
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 
@@ -83,9 +94,9 @@ class Browser:
         elif event == "Runtime.consoleAPICalled" and params["type"] in ("error", "warning"):
             self.complaints.append(json.dumps(params["args"])[:500])
 
-    @staticmethod
-    def wait(done, seconds: float = 40.0) -> None:
-        deadline = time.monotonic() + seconds
-        while not done():
-            assert time.monotonic() < deadline, "chromium did not answer in time"
-            time.sleep(0.05)
+
+def wait_for(done, seconds: float = 40.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < deadline, "chromium did not answer in time"
+        time.sleep(0.05)

@@ -10,7 +10,7 @@ import threading
 
 import pytest
 
-from browser import CHROMIUM, Browser
+from browser import CHROMIUM, Browser, wait_for
 from tradax import run_directory
 from tradax.cli import main
 from tradax.dashboard import open_server
@@ -327,7 +327,7 @@ def test_the_page_follows_a_run_and_keeps_the_focus(tmp_path, server):
         wanted = (
             f"{rows}.length === 2 && {rows}.some(r => r.textContent.includes('1,000 of 1,000'))"
         )
-        browser.wait(lambda: browser.run(wanted))
+        wait_for(lambda: browser.run(wanted))
         assert browser.run("document.activeElement.textContent") == "report"
         assert browser.run("document.querySelectorAll('img').length") == 0
         assert browser.run("document.getElementById('changes').textContent") == f"{EVIL}: stopped"

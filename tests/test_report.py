@@ -3,22 +3,31 @@
 import dataclasses
 import itertools
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from browser import CHROMIUM, Browser
+from browser import CHROMIUM, Browser, wait_for
 from test_verdict import simulated, walk, with_edge
 from tradax.evaluation.posterior import Posterior
 from tradax.evaluation.verdict import assess
 from tradax.reporting.charts import MOST_POINTS, learning_charts, market_charts, thinned
+from tradax.reporting.frame import number, points_table
 from tradax.reporting.luck import luck_part
 from tradax.reporting.page import Report, render, summary, write_report
 from tradax.reporting.posterior import posterior_part
-from tradax.reporting.simulated import number
+from tradax.reporting.series import csv_files
+from tradax.reporting.trades import trades_part
 
+UNFOLD = "for (const folded of document.querySelectorAll('details')) folded.open = true"
 EVIL = "</script><script>alert('&')</script><img src=x onerror=alert(1)>"
+
+
+needs_browser = pytest.mark.skipif(
+    CHROMIUM is None, reason="no chromium on PATH to open the page with"
+)
 
 
 def report(**changes) -> Report:
@@ -199,6 +208,21 @@ def test_learning_charts_draw_what_any_algorithm_logs():
     (chart,) = learning_charts(rows)
     assert chart.data[0]["y"] == [0.0, 1.0, 2.0]
     assert "Q loss: 0 at first, 2 at last" in chart.summary
+    assert "<td>2</td>" in points_table(chart, "Timesteps")
+
+
+def test_points_of_a_chart_are_told_where_all_its_lines_have_some():
+    rows = [
+        {"timesteps": i, "return": i / 10} | ({"validation_score": -i} if i % 7 == 0 else {})
+        for i in range(1, 100)
+    ]
+    (chart,) = learning_charts(rows)
+    told = points_table(chart, "Timesteps")
+    assert "the points in numbers" in told
+    assert '<tr><th scope="row">98</th><td>9.8</td><td>-98</td></tr>' in told
+    assert '<th scope="row">97</th>' not in told
+    few = learning_charts([row for row in rows if row["timesteps"] < 8])[0]
+    assert '<tr><th scope="row">6</th><td>0.6</td><td>–</td></tr>' in points_table(few, "Timesteps")
 
 
 def test_plotly_knows_every_option_of_the_charts():
@@ -239,24 +263,117 @@ def test_weights_of_a_portfolio_are_stacked_to_what_is_invested(n, short):
     assert "<script>alert" not in page
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH to open the page with")
-def test_page_draws_every_chart_in_a_browser_without_a_request(tmp_path):
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    with Browser(tmp_path_factory.mktemp("profile")) as browser:
+        yield browser
+
+
+@needs_browser
+def test_page_draws_every_chart_in_a_browser_without_a_request(browser, tmp_path):
     write_report(tmp_path / "report.html", report())
-    with Browser(tmp_path / "profile") as browser:
-        phone = {"width": 375, "height": 800, "deviceScaleFactor": 1, "mobile": True}
-        browser.call("Emulation.setDeviceMetricsOverride", **phone)
-        browser.open((tmp_path / "report.html").as_uri())
-        drawn = browser.run(
-            "[...document.querySelectorAll('.chart')]"
-            ".map(c => [c.id, c.querySelectorAll('.main-svg').length > 0])"
-        )
-        assert drawn == [
-            [name, True]
-            for name in ("equity", "drawdown", "position", "intervals", "learning", "updates")
-        ]
-        assert browser.run(
-            "document.querySelector('button[data-log]').click();"
-            "[charts[0].layout.yaxis.type, document.documentElement.scrollWidth <= innerWidth]"
-        ) == ["log", True]
+    asked = len(browser.requests)
+    browser.size(375)
+    browser.open((tmp_path / "report.html").as_uri())
+    drawn = browser.run(
+        "[...document.querySelectorAll('.chart')]"
+        ".map(c => [c.id, c.querySelectorAll('.main-svg').length > 0])"
+    )
+    assert drawn == [
+        [name, True]
+        for name in ("equity", "drawdown", "position", "intervals", "learning", "updates")
+    ]
+    assert browser.run(
+        "document.querySelector('button[data-log]').click();"
+        "[charts[0].layout.yaxis.type, document.documentElement.scrollWidth <= innerWidth]"
+    ) == ["log", True]
     assert browser.complaints == []
-    assert browser.requests == [(tmp_path / "report.html").as_uri()]
+    assert browser.requests[asked:] == [(tmp_path / "report.html").as_uri()]
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [375, 1440])
+def test_axe_finds_nothing(browser, tmp_path, width):
+    backtest = with_edge(60)
+    evil = dataclasses.replace(backtest, symbol=EVIL)
+    given = report(backtest=evil, parts=[*report().parts, trades_part(evil)], title="SIM " * 40)
+    write_report(tmp_path / "report.html", given)
+    browser.size(width)
+    browser.open((tmp_path / "report.html").as_uri())
+    browser.run(UNFOLD)
+    assert violations(browser) == []
+    assert browser.complaints == []
+
+
+@needs_browser
+def test_buttons_save_what_the_folder_holds(browser, tmp_path):
+    backtest = dataclasses.replace(report().backtest, symbol=EVIL)
+    write_report(tmp_path / "report.html", report(parts=[trades_part(backtest)], backtest=backtest))
+    browser.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
+    browser.open((tmp_path / "report.html").as_uri())
+    asked = len(browser.requests)
+    assert browser.run("[...document.querySelectorAll('[data-download]')].map(b => b.type)") == (
+        ["button"] * 3
+    )
+    for name, text in csv_files(backtest).items():
+        browser.run(f"document.querySelector('[data-download=\"{name}\"]').focus()")
+        for kind in ("keyDown", "keyUp"):  # as who has no mouse does
+            enter = {"key": "Enter", "code": "Enter", "windowsVirtualKeyCode": 13, "text": "\r"}
+            browser.call("Input.dispatchKeyEvent", type=kind, **enter)
+        wait_for((tmp_path / name).exists)
+        assert (tmp_path / name).read_text() == text
+    assert all(url.startswith("blob:") for url in browser.requests[asked:])
+    assert browser.complaints == []
+
+
+@needs_browser
+def test_every_control_is_reached_by_keyboard_and_shows_it(browser, tmp_path):
+    parts = [trades_part(report().backtest)]
+    write_report(tmp_path / "report.html", report(parts=parts))
+    browser.open((tmp_path / "report.html").as_uri())
+    browser.run(UNFOLD)
+    controls = browser.run(
+        "document.querySelectorAll('a[href], button, summary, [tabindex=\"0\"]').length"
+    )
+    reached = []
+    for _ in range(controls):
+        for kind in ("keyDown", "keyUp"):
+            browser.call(
+                "Input.dispatchKeyEvent", type=kind, key="Tab", code="Tab", windowsVirtualKeyCode=9
+            )
+        reached.append(
+            browser.run(
+                "(e => [e.outerHTML.slice(0, 80), getComputedStyle(e).outlineStyle,"
+                " getComputedStyle(e).outlineWidth])(document.activeElement)"
+            )
+        )
+    assert len({html for html, _, _ in reached}) == controls
+    assert {tuple(outline) for _, *outline in reached} == {("solid", "3px")}
+    targets = browser.run(
+        "[...document.querySelectorAll('nav a')].map(a => !!document.querySelector(a.hash))"
+    )
+    assert len(targets) == 8
+    assert all(targets)
+
+
+@needs_browser
+@pytest.mark.parametrize("bars", [5040, 100_000])
+def test_long_tests_make_pages_below_7_mb_that_draw_every_chart(browser, tmp_path, bars):
+    returns = np.random.default_rng(0).normal(0.0002, 0.01 if bars < 9000 else 1e-4, bars)
+    backtest = simulated(walk(returns), (returns > 0).astype(float))
+    given = report(backtest=backtest, parts=[trades_part(backtest)])
+    write_report(tmp_path / "report.html", given)
+    assert (tmp_path / "report.html").stat().st_size < 7_000_000
+    browser.open((tmp_path / "report.html").as_uri())
+    assert browser.drawn_after() > 0
+
+
+def violations(browser) -> list[str]:
+    """What axe says against the open page: WCAG 2.1 A and AA, and its best practices."""
+    script = Path(find_spec("axe_core_python").origin).with_name("axe.min.js")
+    browser.run(script.read_text() + ";0")
+    tags = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"]
+    return browser.run(
+        f"axe.run({{runOnly: {tags}}}).then(found => found.violations.map(v => v.id + ': '"
+        " + v.help + ' ' + v.nodes.slice(0, 4).map(n => n.html.slice(0, 200)).join(' | ')))"
+    )

@@ -20,6 +20,7 @@ from tradax.evaluation.robustness import Piece, outcome, robustness
 from tradax.evaluation.scoring import evaluate
 from tradax.evaluation.sharpe import sharpe_ratio
 from tradax.evaluation.verdict import assess
+from tradax.files import write_atomic
 from tradax.hooks import read_rows
 from tradax.preparation import OF_FOLDS, Request, Task, data_facts, needs_bars, reopen
 from tradax.protocols import Policy
@@ -29,7 +30,9 @@ from tradax.reporting.luck import luck_part
 from tradax.reporting.page import Report, summary, write_report
 from tradax.reporting.posterior import posterior_part
 from tradax.reporting.robustness import robustness_part
+from tradax.reporting.series import csv_files
 from tradax.reporting.simulated import write_simulated
+from tradax.reporting.trades import trades_part
 from tradax.rollout import JaxSource
 from tradax.training import Row
 from tradax.walks import learned_rows, market_source, saved_policies, tested_policies, walked
@@ -77,6 +80,8 @@ def held_out_test(
             continue
         if several:
             run_directory.write_json(symbol_folder / "summary.json", tested[symbol])
+        for name, text in csv_files(report.backtest).items():
+            write_atomic(symbol_folder / name, text)
         write_report(symbol_folder / "report.html", report)
     return {"symbols": tested} if len(tested) > 1 else next(iter(tested.values()))
 
@@ -199,6 +204,7 @@ def _report(
                 outcome(result),
                 controls.load(request, folder, result.symbol),
             ),
+            trades_part(result),
         ],
         learning=rows,
         settings=all_settings(request),

@@ -7,7 +7,7 @@
     run.lock         held by the process that trains
     policy.zip       the best policy on validation      policy-last.zip  after the last update
     pipeline.json, normalizer*.safetensors|joblib       features and their normaliser
-    summary.json, report.html                           the test
+    summary.json, report.html, *.csv                    the test
     controls.json    results of trainings on destroyed prices, where there are any
 
 With several symbols and a policy each, every symbol has a folder of its own inside.

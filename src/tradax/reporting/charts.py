@@ -9,10 +9,10 @@ import numpy as np
 
 from tradax.evaluation.backtest import Backtest, Curve
 
-MOST_POINTS = 5000
+MOST_POINTS = 3000
 """Longer series are thinned to this many bars."""
-MOST_MARKERS = 1500
-"""Where there are more trades than points, so many of them are marked: markers draw slowly."""
+MOST_MARKERS = 800
+"""Of more trades so many are marked: markers draw slowly, and more would hide the price."""
 
 # Of Okabe and Ito's palette, which colour-blind readers can tell apart, those that stand out on
 # white (3 to 1 at least). Dashes say the same again.
@@ -94,13 +94,13 @@ def learning_charts(learning: list[dict[str, Any]]) -> list[Chart]:
         colors=(BLUE, VERMILLION, GREEN, BLUE, VERMILLION, GREEN),
     )
     charts = []
-    for name, title, panels in (
-        ("learning", "Return and validation score", scores),
-        ("updates", "Losses, entropy and KL divergence", updates),
+    for name, title, words, panels in (
+        ("learning", "Return and validation score", _LEARNING_WORDS, scores),
+        ("updates", "Losses, entropy and KL divergence", _UPDATE_WORDS, updates),
     ):
         if panels is not None:
             data, layout, summary, n = panels
-            charts.append(Chart(name, title, summary, data, layout, 90 + 150 * n))
+            charts.append(Chart(name, title, f"{words} {summary}", data, layout, 90 + 150 * n))
     return charts
 
 
@@ -112,6 +112,11 @@ _UPDATE = {
     "explained_variance": "Explained variance",
     "clip_fraction": "Clip fraction",
 }
+_LEARNING_WORDS = (
+    "Mean return of the training episodes that ended since the row before, and the score on the "
+    "validation span, by which the tested policy was chosen."
+)
+_UPDATE_WORDS = "What the updates said of themselves, by environment steps."
 _NOT_PLOTTED = {
     "update",
     "timesteps",
@@ -182,7 +187,7 @@ def _position(backtest: Backtest, rows: np.ndarray) -> Chart:
     held["showlegend"] = False
 
     trades = np.count_nonzero(curve.traded)
-    every = 1 if trades <= MOST_POINTS else math.ceil(trades / MOST_MARKERS)
+    every = max(math.ceil(trades / MOST_MARKERS), 1)
     markers = []
     filled = np.where(curve.fill_price > 0, curve.fill_price, curve.price[1:])
     for name, chosen, symbol, color in (

@@ -4,7 +4,7 @@ import json
 import math
 import re
 import shlex
-from html import escape
+from html import escape, unescape
 from pathlib import Path
 from string import Template
 from typing import Any, NamedTuple
@@ -14,6 +14,8 @@ import numpy as np
 from tradax.reporting.charts import Chart
 
 _FOLDER = Path(__file__).parent
+MOST_POINTS_IN_WORDS = 20
+"""Rows of a table that stands beside a chart."""
 
 
 class Section(NamedTuple):
@@ -41,7 +43,6 @@ def render_page(title: str, intro: str, sections: list[Section], charts: list[Ch
     """A page of sections; `intro` is HTML, and charts are drawn where a section names them."""
     from plotly.offline import get_plotlyjs
 
-    figures = [{"name": chart.name, "data": chart.data, "layout": chart.layout} for chart in charts]
     links = "\n".join(f'<li><a href="#{s.name}">{s.label}</a></li>' for s in sections)
     return Template((_FOLDER / "page.html").read_text(encoding="utf-8")).substitute(
         title=escape(title),
@@ -51,8 +52,26 @@ def render_page(title: str, intro: str, sections: list[Section], charts: list[Ch
         sections="\n".join(_section(section) for section in sections),
         style=(_FOLDER / "page.css").read_text(encoding="utf-8"),
         plotly=get_plotlyjs(),
-        figures=_script_json(figures),
+        figures=script_json(_drawn_from(charts)),
     )
+
+
+def _drawn_from(charts: list[Chart]) -> dict[str, Any]:
+    """What the page's script draws. Lines of a chart mostly share their x: it is kept once."""
+    shared: list[list[Any]] = []
+    known: dict[str, int] = {}  # x as JSON -> its place
+    figures = []
+    for chart in charts:
+        traces = []
+        for trace in chart.data:
+            if isinstance(x := trace.get("x"), list):
+                place = known.setdefault(json.dumps(plain(x)), len(shared))
+                if place == len(shared):
+                    shared.append(x)
+                trace = trace | {"x": place}
+            traces.append(trace)
+        figures.append({"name": chart.name, "data": traces, "layout": chart.layout})
+    return {"shared": shared, "figures": figures}
 
 
 def _section(section: Section) -> str:
@@ -88,15 +107,19 @@ class Row(NamedTuple):
     meaning: str = ""
 
 
-def numbers_table(caption: str, head: list[str], rows: list[Row]) -> str:
-    """A wide table that scrolls by itself; `head` names the first column too. Plain text."""
+def numbers_table(caption: str, head: list[str], rows: list[Row], *, tall: bool = False) -> str:
+    """A wide table that scrolls by itself; `head` names the first column too. Plain text.
+
+    Args: tall: it has many rows, and scrolls up and down as well; paper shows the first of them.
+    """
     names = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
     lines = []
     for row in rows:
         meaning = f" <small>{escape(row.meaning)}</small>" if row.meaning else ""
         cells = "".join(f"<td>{escape(cell)}</td>" for cell in row.cells)
         lines.append(f'<tr><th scope="row">{escape(row.name)}{meaning}</th>{cells}</tr>')
-    return f"""<div class="scroll" role="region" aria-label="{escape(caption)}" tabindex="0">
+    kind = "scroll tall" if tall else "scroll"
+    return f"""<div class="{kind}" role="region" aria-label="{escape(caption)}" tabindex="0">
 <table class="numbers">
 <caption><span>{escape(caption)}</span></caption>
 <thead><tr>{names}</tr></thead>
@@ -105,6 +128,27 @@ def numbers_table(caption: str, head: list[str], rows: list[Row]) -> str:
 </tbody>
 </table>
 </div>"""
+
+
+def points_table(chart: Chart, first: str) -> str:
+    """Points of a chart's lines as a table that unfolds: those that all lines have, if any.
+
+    Args: first: name of the first column, what the lines are drawn against.
+    """
+    lines = {unescape(t["name"]): dict(zip(t["x"], t["y"], strict=True)) for t in chart.data}
+    of_all = set.intersection(*map(set, lines.values()))
+    x = sorted(of_all if len(of_all) > 1 else set().union(*lines.values()))
+    at = [x[i] for i in np.unique(np.linspace(0, len(x) - 1, MOST_POINTS_IN_WORDS).astype(int))]
+    rows = [
+        Row(
+            text(point),
+            [f"{y:.4g}" if (y := line.get(point)) is not None else "–" for line in lines.values()],
+        )
+        for point in at
+    ]
+    count = f"{len(at)} of the {len(x):,} points" if len(at) < len(x) else "the points"
+    table = numbers_table(f"{chart.title}: {count} in numbers.", [first, *lines], rows)
+    return f"<details>\n<summary>{escape(chart.title)} in numbers</summary>\n{table}\n</details>"
 
 
 def facts_table(caption: str, facts: dict[str, Any]) -> str:
@@ -117,7 +161,11 @@ def facts_table(caption: str, facts: dict[str, Any]) -> str:
 
 def learning_section(charts: list[Chart]) -> Section:
     """Those of `charts` that show learning."""
-    drawn = [figure(chart) for chart in charts if chart.name in ("learning", "updates")]
+    drawn = [
+        figure(chart) + points_table(chart, "Timesteps")
+        for chart in charts
+        if chart.name in ("learning", "updates")
+    ]
     return Section(
         "learning-section",
         "Learning",
@@ -183,6 +231,11 @@ def text(value: Any) -> str:
     return str(value).removesuffix("T00:00:00")
 
 
+def number(value: float) -> str:
+    """Six digits, but large ones in full."""
+    return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:,.6g}"
+
+
 def plain(value: Any) -> Any:
     """Only what strict JSON knows."""
     if isinstance(value, dict):
@@ -198,7 +251,7 @@ def plain(value: Any) -> Any:
     return str(value)
 
 
-def _script_json(value: Any) -> str:
+def script_json(value: Any) -> str:
     """JSON that can stand inside a script element: nothing in it ends the element."""
     text = json.dumps(plain(value), allow_nan=False, separators=(",", ":"))
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")

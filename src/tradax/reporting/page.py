@@ -16,6 +16,7 @@ from tradax.reporting.charts import (
     market_charts,
     strategies,
 )
+from tradax.reporting.downloads import csv_text, download
 from tradax.reporting.frame import (
     NO_SCRIPT,
     Part,
@@ -32,6 +33,7 @@ from tradax.reporting.frame import (
     run_section,
     settings_section,
 )
+from tradax.reporting.series import series
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def render(report: Report) -> str:
             Section(
                 "test",
                 "Test",
-                "\n".join([NO_SCRIPT, *drawn, _thinned(report.backtest)]),
+                "\n".join([NO_SCRIPT, *drawn, _thinned(report.backtest), _download(report)]),
                 heading="The test span",
             ),
             Section("figures-section", "Figures", _metrics_table(report.backtest)),
@@ -138,6 +140,11 @@ def _span(report: Report) -> str:
     stamps = report.backtest.policy.timestamps
     first, last = (escape(str(stamps[i])[:10]) for i in (0, -1))
     return f"{escape(report.symbol)}, tested from {first} to {last}, {len(stamps) - 1:,} bars"
+
+
+def _download(report: Report) -> str:
+    text = csv_text(series(report.backtest))
+    return download("Download the series as CSV", "test.csv", text)
 
 
 def _verdict(verdict: Verdict) -> str:

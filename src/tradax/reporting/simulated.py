@@ -1,7 +1,6 @@
 """The page of a run on a market that simulates its prices: figures beside those of known rules."""
 
 from html import escape
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +10,12 @@ from tradax.files import write_atomic
 from tradax.reporting.charts import COLORS, Chart, learning_charts, line, plot_layout
 from tradax.reporting.frame import (
     NO_SCRIPT,
+    Row,
     Section,
     figure,
     learning_section,
+    number,
+    numbers_table,
     render_page,
     run_section,
     settings_section,
@@ -36,7 +38,8 @@ def write_simulated(
             `trajectory` (shares left after each step, [N + 1] or [N + 1, assets]) a chart.
         learning: rows of metrics.jsonl.
     """
-    charts = trajectory_charts(results)
+    left = trajectories(results)
+    charts = trajectory_charts(left)
     learned = learning_charts(learning)
     paths = next(iter(results.values())).paths
     sections = [
@@ -46,7 +49,7 @@ def write_simulated(
         run_section(run),
     ]
     if charts:
-        drawn = "\n".join([NO_SCRIPT, *(figure(chart) for chart in charts)])
+        drawn = "\n".join([NO_SCRIPT, *map(figure, charts), *_trajectory_tables(left)])
         sections.insert(1, Section("test", "Trajectories", drawn))
     intro = f"Every strategy on the same {paths:,} simulated paths, which training did not see."
     write_atomic(path, render_page(title, intro, sections, charts + learned))
@@ -54,63 +57,89 @@ def write_simulated(
 
 def figures_table(results: dict[str, Any]) -> str:
     """Every number of the results, one strategy a column."""
-    names = [escape(name.replace("_", " ")) for name in results]
-    head = "".join(f'<th scope="col">{name}</th>' for name in names)
     first = vars(next(iter(results.values())))
     numbers = [name for name, value in first.items() if isinstance(value, int | float)]
-    rows = "\n".join(
-        f'<tr><th scope="row">{escape(name.replace("_", " "))}</th>'
-        + "".join(f"<td>{number(getattr(result, name))}</td>" for result in results.values())
-        + "</tr>"
-        for name in numbers
+    return numbers_table(
+        "Figures of all strategies on the same paths.",
+        ["Figure", *map(_in_words, results)],
+        [
+            Row(_in_words(name), [number(getattr(result, name)) for result in results.values()])
+            for name in numbers
+        ],
     )
-    return f"""<div class="scroll" tabindex="0" role="region" aria-label="Figures">
-<table class="numbers">
-<thead><tr><th scope="col">Figure</th>{head}</tr></thead>
-<tbody>
-{rows}
-</tbody>
-</table>
-</div>"""
 
 
-def number(value: float) -> str:
-    """Six digits, but large ones in full."""
-    return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:,.6g}"
+def _in_words(name: str) -> str:
+    return _NAMES.get(name) or name.replace("_", " ").capitalize()
 
 
-def trajectory_charts(results: dict[str, Any]) -> list[Chart]:
-    """What is left to sell, by strategy; one chart an asset. None where nothing is sold."""
-    trajectories = {
-        name: np.asarray(result.trajectory, float).reshape(len(result.trajectory), -1)
+_NAMES = {
+    "twap": "TWAP",
+    "vwap": "VWAP",
+    "almgren_chriss": "Almgren–Chriss",
+    "avellaneda_stoikov": "Avellaneda–Stoikov",
+    "sd": "Standard deviation",
+    "bps": "Shortfall, bps",
+}
+
+
+def trajectories(results: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Strategy -> shares left [N + 1, assets]. Empty where nothing is sold."""
+    return {
+        _in_words(name): np.asarray(result.trajectory, float).reshape(len(result.trajectory), -1)
         for name, result in results.items()
         if hasattr(result, "trajectory")
     }
-    if not trajectories:
-        return []
-    charts = []
-    assets = next(iter(trajectories.values())).shape[1]
-    for asset in range(assets):
-        lines = []
-        for (name, left), color in zip(trajectories.items(), cycle(COLORS), strict=False):
-            style = {"color": color, "width": 3 if name == "policy" else 1.5}
-            steps = list(range(len(left)))
-            lines.append(line(name.replace("_", " "), steps, left[:, asset], style))
-        halves = ", ".join(
-            f"{name.replace('_', ' ')} {left[len(left) // 2, asset]:,.0f}"
-            for name, left in trajectories.items()
+
+
+def trajectory_charts(left: dict[str, np.ndarray]) -> list[Chart]:
+    """One an asset; args as `trajectories` returns them."""
+    assets = next(iter(left.values())).shape[1] if left else 0
+    return [_trajectory_chart(left, asset, _of_asset(asset, assets)) for asset in range(assets)]
+
+
+def _trajectory_chart(left: dict[str, np.ndarray], asset: int, which: str) -> Chart:
+    lines = []
+    for index, (name, shares) in enumerate(left.items()):
+        style = {"color": COLORS[index % len(COLORS)], "width": 1.5 if index else 3}
+        if index:  # several may lie on each other
+            style["dash"] = _DASHES[index % len(_DASHES)]
+        lines.append(line(escape(name), list(range(len(shares))), shares[:, asset], style))
+    steps = len(next(iter(left.values()))) - 1
+    middle = (steps + 1) // 2
+    halves = ", ".join(f"{name} {shares[middle, asset]:,.0f}" for name, shares in left.items())
+    layout = plot_layout(
+        [], yaxis={"title": {"text": "Shares left"}}, xaxis={"title": {"text": "Step"}}
+    )
+    return Chart(
+        f"trajectory-{asset}",
+        f"Shares left{which}",
+        f"Mean shares{which} that are left after each step; after {middle} of {steps}: {halves}.",
+        lines,
+        layout,
+        360,
+    )
+
+
+def _trajectory_tables(left: dict[str, np.ndarray]) -> list[str]:
+    """The charts' numbers."""
+    assets = next(iter(left.values())).shape[1] if left else 0
+    return [
+        numbers_table(
+            f"Mean shares{_of_asset(asset, assets)} that are left after each step.",
+            ["Step", *left],
+            [
+                Row(str(step), [f"{shares[step, asset]:,.0f}" for shares in left.values()])
+                for step in range(len(next(iter(left.values()))))
+            ],
+            tall=True,
         )
-        which = f" of asset {asset + 1}" if assets > 1 else ""
-        charts.append(
-            Chart(
-                f"trajectory-{asset}",
-                f"Shares left{which}",
-                f"Mean shares{which} that are left after each step; half-way: {halves}.",
-                lines,
-                plot_layout(
-                    [], yaxis={"title": {"text": "Shares left"}}, xaxis={"title": {"text": "Step"}}
-                ),
-                360,
-            )
-        )
-    return charts
+        for asset in range(assets)
+    ]
+
+
+def _of_asset(asset: int, assets: int) -> str:
+    return f" of asset {asset + 1}" if assets > 1 else ""
+
+
+_DASHES = ("solid", "dash", "dot", "longdash", "dashdot", "longdashdot")

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tradax.reporting.simulated import number
+from tradax.reporting.frame import number
 
 
 def print_summary(summary: dict[str, Any]) -> None:
