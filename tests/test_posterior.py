@@ -34,7 +34,7 @@ def test_alpha_beta_and_sharpe_are_those_of_least_squares_where_returns_are_norm
     market = 0.0004 + 0.01 * rng.standard_normal(n)
     returns = 0.0003 + 0.5 * market + 0.004 * rng.standard_normal(n)
     fit = sm.OLS(returns, sm.add_constant(market)).fit()
-    found = sharpe_posterior(returns, DAYS, benchmark=market, draws=400)
+    found = sharpe_posterior(returns, DAYS, benchmark=market, draws=700)
     assert found.converged
     assert found.residuals == "student-t"
     assert found.beta_mean == pytest.approx(fit.params[1], abs=0.25 * fit.bse[1])
@@ -81,7 +81,7 @@ def test_a_policy_that_is_half_in_cash_has_a_posterior_that_covers_the_truth():
     variance = (deviation**2 + mean**2) / 2 - (mean / 2) ** 2
     truth = mean / 2 / np.sqrt(variance) * np.sqrt(DAYS)
 
-    posterior = sharpe_posterior(returns, DAYS, benchmark=market, seed=1, draws=400)
+    posterior = sharpe_posterior(returns, DAYS, benchmark=market, seed=1, draws=700)
     assert posterior.converged
     assert posterior.note == ""
     low, high = posterior.sharpe_interval
@@ -110,18 +110,18 @@ def test_a_policy_that_is_half_in_cash_has_a_posterior_that_covers_the_truth():
         np.exp(DAYS * np.log1p(market).mean()), rel=0.15
     )
 
-    again = sharpe_posterior(returns, DAYS, benchmark=market, seed=1, draws=400)
+    again = sharpe_posterior(returns, DAYS, benchmark=market, seed=1, draws=700)
     assert again == posterior
 
 
 def test_rare_costs_and_changing_sides_are_no_outliers():
     market, chosen = markets(750)
     costly = market - 0.005 * (np.arange(750) % 20 == 0)  # most residuals are 0
-    found = sharpe_posterior(costly, DAYS, benchmark=market, draws=400)
+    found = sharpe_posterior(costly, DAYS, benchmark=market, draws=700)
     assert found.residuals == "normal"
     assert found.excess_mean == pytest.approx(-0.005 / 20 * DAYS, rel=0.1)
     either = np.where(chosen | (np.arange(750) % 2 == 0), market, -market)  # long in 3 of 4
-    found = sharpe_posterior(either, DAYS, benchmark=market, draws=400)
+    found = sharpe_posterior(either, DAYS, benchmark=market, draws=700)
     slope, _, error = joint_returns.least_squares(either, market)
     assert found.residuals == "normal"
     assert found.beta_mean == pytest.approx(slope, abs=0.5 * error)
@@ -131,12 +131,12 @@ def test_rare_costs_and_changing_sides_are_no_outliers():
 
 def test_what_equals_the_benchmark_has_no_alpha_and_a_flat_benchmark_explains_nothing():
     market, _ = markets(750)
-    found = sharpe_posterior(market, DAYS, benchmark=market, draws=400)
+    found = sharpe_posterior(market, DAYS, benchmark=market, draws=700)
     assert found.converged
     assert found.sharpe_mean is not None
     assert found.alpha_mean is found.beta_mean is found.excess_mean is None
     assert "equal the benchmark" in found.note
-    found = sharpe_posterior(market, DAYS, benchmark=np.zeros(750), draws=400)
+    found = sharpe_posterior(market, DAYS, benchmark=np.zeros(750), draws=700)
     assert found.sharpe_mean is not None
     assert found.alpha_mean is None
     assert "does not vary" in found.note

@@ -36,6 +36,7 @@ _COMMANDS = {
     "collect": "let a run's policy act and write every step, to learn from later",
     "export": "write a run's policy for Stable-Baselines3, ONNX or scikit-learn",
     "act": "orders of a run's policy for the next bar, or for a stream of bars",
+    "posterior": "sample the posterior of a run's test, and write its report again",
     "trials": "every policy that was trained on some data, and its Sharpe ratio",
     "doctor": "versions, devices, memory and a self-test, for a bug report",
     "data check": "print every problem of price files",
@@ -102,6 +103,8 @@ def _dispatch(arguments: list[str]) -> int:
             return _export(_parse(ExportOptions, "tradax export", arguments[1:]))
         case "act":
             return _act(arguments[1:])
+        case "posterior":
+            return _posterior(arguments[1:])
         case "trials":
             return _trials(arguments[1:])
         case "doctor":
@@ -309,6 +312,13 @@ def _act(arguments: list[str]) -> int:
     from tradax.serving import command
 
     return command.act(_parse(command.ActOptions, "tradax act", arguments))
+
+
+def _posterior(arguments: list[str]) -> int:
+    from tradax import adding_posterior
+
+    options = _parse(adding_posterior.PosteriorOptions, "tradax posterior", arguments)
+    return adding_posterior.posterior(options)
 
 
 def _trials(arguments: list[str]) -> int:

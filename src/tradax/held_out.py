@@ -13,7 +13,7 @@ from tradax import discovery, ledger, run_directory
 from tradax.config import section, to_dict
 from tradax.data import features, samples
 from tradax.evaluation.backtest import Backtest, backtest, symbol_of
-from tradax.evaluation.posterior import sharpe_posterior
+from tradax.evaluation.posterior import Sampling, sharpe_posterior
 from tradax.evaluation.scoring import evaluate
 from tradax.evaluation.sharpe import sharpe_ratio
 from tradax.evaluation.verdict import assess
@@ -36,6 +36,7 @@ def held_out_test(
     folder: Path,
     policies: dict[str, NetworkPolicy],
     *,
+    sampling: Sampling | None = None,
     write: bool = True,
 ) -> dict[str, Any]:
     """Walk the held-out span with every policy, and write one report a symbol or portfolio.
@@ -63,7 +64,7 @@ def held_out_test(
         policy = policies.get(symbol) or next(iter(policies.values()))
         several = len(task.markets) > 1
         symbol_folder = folder / run_directory.symbol_folder(symbol) if several else folder
-        report = _report(request, task, folder, policy, index, source, write)
+        report = _report(request, task, folder, policy, index, source, sampling, write)
         tested[symbol] = summary(report)
         if not write:
             continue
@@ -74,7 +75,11 @@ def held_out_test(
 
 
 def retest(
-    folder: Path | str, *, skip_posterior: bool = False, write: bool = True
+    folder: Path | str,
+    *,
+    skip_posterior: bool = False,
+    sampling: Sampling | None = None,
+    write: bool = True,
 ) -> dict[str, Any]:
     """Test a finished run again, on the same held-out data; write its reports if `write`.
 
@@ -88,7 +93,7 @@ def retest(
     request = dataclasses.replace(request, skip_posterior=skip_posterior)
     names = policy_names(request, task)
     policies = {n: load_policy(f / "policy.zip") for n, f in zip(names, task.folders, strict=True)}
-    outcome = held_out_test(request, task, folder, policies, write=write)
+    outcome = held_out_test(request, task, folder, policies, sampling=sampling, write=write)
     # What was said of the training stays: a test does not know it.
     if (folder / "summary.json").exists():
         said = run_directory.read_json(folder / "summary.json")
@@ -137,6 +142,7 @@ def _report(
     policy: NetworkPolicy,
     index: int,
     source: JaxSource,
+    sampling: Sampling | None,
     write: bool,
 ) -> Report:
     """The policy on the symbol or portfolio of that index, against what it is compared with."""
@@ -155,7 +161,7 @@ def _report(
             result.policy.returns,
             periods_per_year,
             benchmark=result.baselines["buy_and_hold"].returns,
-            seed=request.seed,
+            **(sampling or Sampling(request.seed))._asdict(),
         )
     assert task.bars is not None
     verdict = assess(

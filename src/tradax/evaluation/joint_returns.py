@@ -12,6 +12,10 @@ LEAST_RESIDUAL = 1e-3
 """Of the strategy's deviation: what moves with the benchmark exactly has residuals of 0."""
 
 
+_NORMAL = 1e9
+"""Degrees of freedom."""
+
+
 class Draws(NamedTuple):
     """Of the posterior, [d] each; those of the benchmark [d, 2], on held bars and on quiet ones."""
 
@@ -53,6 +57,7 @@ def sample(
     benchmark: np.ndarray | None,
     held: np.ndarray,
     *,
+    student_returns: bool = True,
     student_residuals: bool,
     seed: int,
     draws: int,
@@ -60,7 +65,7 @@ def sample(
 ) -> Sampled:
     """Sample the posterior of
 
-        b_i ~ StudentT(nu_g, mu_g, sigma_g)            g: whether bar i is held or quiet
+        b_i ~ StudentT(nu_g, mu_g, sigma_g), or Normal   g: whether bar i is held or quiet
         r_i = alpha + beta b_i + e_i                   on held bars
         e_i ~ StudentT(nu_e, 0, sigma_e), or Normal(0, sigma_e)
         held ~ Beta(1 + held bars, 1 + quiet bars)     1 where no bar is quiet
@@ -83,7 +88,7 @@ def sample(
         jax.random.split(jax.random.key(seed), chains),
         data,
         {name: np.asarray(value, np.float32) for name, value in units.items()},
-        np.asarray(student_residuals),
+        np.array([student_returns, student_residuals]),
         regression=benchmark is not None,
         draws=draws,
     )
@@ -91,7 +96,8 @@ def sample(
     # What only its prior moves is not looked at: no mean of quiet bars without any.
     groups = 2 if (~held).any() else 1
     looked_at = [v[..., :groups] if v.ndim == 3 else v for k, v in samples.items() if k != "log_nu"]
-    looked_at += [samples["log_nu"][..., :groups]]
+    if student_returns:
+        looked_at += [samples["log_nu"][..., :groups]]
     if not student_residuals:
         looked_at = [v for v in looked_at if v is not samples.get("log_nu_e")]
     r_hat = max(float(np.max(split_gelman_rubin(v))) for v in looked_at)
@@ -118,7 +124,9 @@ def sample(
         Draws(
             benchmark_mean=units["centre"] + units["error"] * flat["mu"],
             benchmark_scale=units["scale"] * np.exp(flat["log_sigma"]),
-            benchmark_nu=2.0 + np.exp(flat["log_nu"]),
+            benchmark_nu=2.0 + np.exp(flat["log_nu"])
+            if student_returns
+            else _NORMAL + 0.0 * flat["mu"],
             **line,
             held=share if n_quiet else np.ones_like(share),
             quiet_mean=float(quiet.mean()) if n_quiet else 0.0,
@@ -199,7 +207,7 @@ def _standardised(
     }
 
 
-def _run(keys, data, units, student_residuals, *, regression: bool, draws: int):
+def _run(keys, data, units, student, *, regression: bool, draws: int):
     """All chains as one program, which series of the same length share.
 
     Returns: parameter -> draws [chains, draws, ...], and which of these diverged [chains, draws].
@@ -207,11 +215,11 @@ def _run(keys, data, units, student_residuals, *, regression: bool, draws: int):
     import jax
 
     return jax.jit(_chains, static_argnames=("regression", "draws"))(
-        keys, data, units, student_residuals, regression=regression, draws=draws
+        keys, data, units, student, regression=regression, draws=draws
     )
 
 
-def _chains(keys, data, units, student_residuals, *, regression: bool, draws: int):
+def _chains(keys, data, units, student, *, regression: bool, draws: int):
     # numpyro's MCMC traces its kernel thrice and again for each series: that takes far longer
     # than to sample.
     import jax
@@ -230,7 +238,7 @@ def _chains(keys, data, units, student_residuals, *, regression: bool, draws: in
     if regression:
         start |= {"line": jnp.zeros(2), "log_sigma_e": jnp.zeros(()), "log_nu_e": jnp.ones(())}
     init, step = hmc(potential_fn_gen=potential, algo="NUTS")
-    given = (data, units, student_residuals)
+    given = (data, units, student)
 
     def chain(key):
         def advance(state, _):
@@ -252,8 +260,8 @@ def _chains(keys, data, units, student_residuals, *, regression: bool, draws: in
     return jax.vmap(chain)(keys)
 
 
-def _model(data, units, student_residuals, regression: bool) -> None:
-    """As `sample` says, in units of `_standardised`."""
+def _model(data, units, student, regression: bool) -> None:
+    """As `sample` says, in units of `_standardised`; `student`: returns and residuals [2]."""
     import jax.numpy as jnp
     import numpyro
     from numpyro import distributions as dist
@@ -272,11 +280,10 @@ def _model(data, units, student_residuals, regression: bool) -> None:
     nu = 2.0 + jnp.exp(log_nu)
     z = (data["x"] - by_group(mean)) * by_group(jnp.exp(-log_sigma))
     n = jnp.stack([held.sum(), (~held).sum()])
-    numpyro.factor(
-        "benchmark",
-        jnp.sum(n * (_student_constant(nu) - log_sigma))
-        - jnp.sum(by_group((nu + 1.0) / 2.0) * jnp.log1p(z**2 * by_group(1.0 / nu))),
-    )
+    tails = jnp.sum(by_group((nu + 1.0) / 2.0) * jnp.log1p(z**2 * by_group(1.0 / nu)))
+    student_t = jnp.sum(n * _student_constant(nu)) - tails
+    likelihood = jnp.where(student[0], student_t, -0.5 * jnp.sum(z**2))
+    numpyro.factor("benchmark", likelihood - jnp.sum(n * log_sigma))
     if not regression:
         return
     root = jnp.sqrt(n[0])
@@ -293,11 +300,11 @@ def _model(data, units, student_residuals, regression: bool) -> None:
     nu_e = 2.0 + jnp.exp(log_nu_e)
     sigma_e = _residual_scale(log_sigma_e, jnp)
     e = (data["residuals"] - (line[0] + line[1] * data["x"]) / root) / sigma_e
-    student = n[0] * _student_constant(nu_e) - (nu_e + 1.0) / 2.0 * jnp.sum(
+    student_t = n[0] * _student_constant(nu_e) - (nu_e + 1.0) / 2.0 * jnp.sum(
         jnp.where(held, jnp.log1p(e**2 / nu_e), 0.0)
     )
     gauss = -0.5 * jnp.sum(jnp.where(held, e**2, 0.0))
-    likelihood = jnp.where(student_residuals, student, gauss)
+    likelihood = jnp.where(student[1], student_t, gauss)
     numpyro.factor("strategy", likelihood - n[0] * jnp.log(sigma_e))
 
 

@@ -31,6 +31,14 @@ CONE_POINTS = 13
 QUANTILES = (5, 25, 50, 75, 95)
 
 
+class Sampling(NamedTuple):
+    """How to draw."""
+
+    seed: int = 0
+    draws: int = 1000
+    """Kept from each chain."""
+
+
 @dataclass(frozen=True)
 class Cone:
     """What 1 may become in the next year, costs included as they were in the test."""
@@ -66,6 +74,8 @@ class Posterior:
     cone: Cone | None = None
     density: tuple[tuple[float, float], ...] = ()
     """Of the Sharpe ratio: (value, density)."""
+    tails: str = ""
+    """student-t or normal: how returns are distributed in the model."""
     residuals: str = ""
     """student-t or normal: how returns deviate from the benchmark's line."""
     r_hat: float | None = None
@@ -95,8 +105,9 @@ def sharpe_posterior(
         Sharpe = m_r / sd_r sqrt(periods_per_year)     excess = (m_r - m_b) periods_per_year
         beta = cov(r, b) / var(b)                      alpha = (m_r - beta m_b) periods_per_year
 
-    Residuals are normal instead of Student-t where the latter would misstate their mean or their
-    slope: rare costs, or a position that changes sides, would count as outliers.
+    Returns are normal instead of Student-t where the latter would misstate their mean, as where
+    losses are larger than gains; so are residuals, where rare costs or a position that changes
+    sides would count as outliers.
 
     Args:
         returns, benchmark: simple returns [n], of the same bars.
@@ -121,11 +132,13 @@ def sharpe_posterior(
     elif benchmark is not None and benchmark.std() < ROUNDING:
         benchmark = None
         notes.append("The benchmark does not vary, so nothing is stated against it.")
-    sampled, residuals = _fit(returns, benchmark, seed, draws, chains)
+    fit = _fit(returns, benchmark, seed, draws, chains)
+    sampled = fit.sampled
     diagnosis = {
         "r_hat": sampled.r_hat,
         "divergences": sampled.divergences,
         "draws": draws * chains,
+        "tails": fit.returns,
     }
     if not _converged(sampled):
         return Posterior(
@@ -136,13 +149,12 @@ def sharpe_posterior(
     of_all = moments(sampled.draws)
     figures: dict[str, Any] = {}
     if misfit := _misfit(of_all.mean, np.sqrt(of_all.variance), returns):
-        notes.append(
-            f"The model does not describe these returns ({misfit}): no Sharpe ratio is stated."
-        )
+        notes.append(f"The model does not describe these returns ({misfit}): nothing is stated.")
     else:
         figures |= _own(of_all, periods_per_year)
         figures["cone"] = _cone(sampled.draws, benchmark is not None, periods_per_year, seed)
-    if benchmark is not None:
+    # All figures against the benchmark rest on the strategy's mean too.
+    if benchmark is not None and "sharpe_mean" in figures:
         deviation = np.sqrt(of_all.variance + of_all.benchmark_variance - 2.0 * of_all.covariance)
         difference = of_all.mean - of_all.benchmark_mean
         if misfit := _misfit(difference, deviation, returns - benchmark):
@@ -152,7 +164,7 @@ def sharpe_posterior(
             )
         else:
             figures |= _against(of_all, periods_per_year)
-            figures["residuals"] = residuals
+            figures["residuals"] = fit.residuals
     return Posterior(**figures, **diagnosis, converged=True, note=" ".join(notes))
 
 
@@ -176,27 +188,56 @@ def _held(returns: np.ndarray) -> np.ndarray:
     return np.abs(returns) > QUIET * returns.std()
 
 
+class _Fit(NamedTuple):
+    """Draws, and what was taken as what: student-t or normal."""
+
+    sampled: Sampled
+    returns: str
+    residuals: str
+
+
 def _fit(
     returns: np.ndarray, benchmark: np.ndarray | None, seed: int, draws: int, chains: int
-) -> tuple[Sampled, str]:
-    """With Student-t residuals where these describe the deviations from the line, else normal."""
+) -> _Fit:
+    """With Student-t tails where these describe returns and residuals, else with normal ones."""
     held = _held(returns)
-    asked = {"seed": seed, "draws": draws, "chains": chains}
-    if benchmark is None:
-        return sample(returns, None, held, student_residuals=False, **asked), ""
-    y, x = returns[held], benchmark[held]
-    slope, residuals, error = least_squares(y, x)
-    if np.median(np.abs(residuals)) > PLAIN * residuals.std():
+    asked: dict[str, Any] = {"seed": seed, "draws": draws, "chains": chains}
+    student = False
+    sampled = None
+    if benchmark is not None and _shaped(returns[held], benchmark[held]):
         sampled = sample(returns, benchmark, held, student_residuals=True, **asked)
-        level, tilt = np.median(sampled.draws.intercept), np.median(sampled.draws.slope)
-        fitted = sampled.draws.residual_scale * np.sqrt(
-            sampled.draws.residual_nu / (sampled.draws.residual_nu - 2.0)
+        student = _converged(sampled) and _straight(sampled.draws, returns[held], benchmark[held])
+    if sampled is None or not student:
+        sampled = sample(returns, benchmark, held, student_residuals=False, **asked)
+    of_all = moments(sampled.draws)
+    tails = "student-t"
+    if _converged(sampled) and (
+        _misfit(of_all.mean, np.sqrt(of_all.variance), returns)
+        or (
+            benchmark is not None
+            and _misfit(of_all.benchmark_mean, np.sqrt(of_all.benchmark_variance), benchmark)
         )
-        straight = abs(tilt - slope) < MOST_TILT * error
-        own = y - level - tilt * x
-        if straight and _converged(sampled) and not _misfit(np.zeros(1), fitted, own):
-            return sampled, "student-t"
-    return sample(returns, benchmark, held, student_residuals=False, **asked), "normal"
+    ):
+        tails = "normal"
+        sampled = sample(
+            returns, benchmark, held, student_returns=False, student_residuals=student, **asked
+        )
+    return _Fit(sampled, tails, "student-t" if student else "normal")
+
+
+def _shaped(returns: np.ndarray, benchmark: np.ndarray) -> bool:
+    """Whether the residuals may be a Student-t's: not most of them next to nothing."""
+    _, residuals, _ = least_squares(returns, benchmark)
+    return bool(np.median(np.abs(residuals)) > PLAIN * residuals.std())
+
+
+def _straight(draws: Draws, returns: np.ndarray, benchmark: np.ndarray) -> bool:
+    """Whether Student-t residuals have the slope, mean and deviation of the sample's."""
+    slope, _, error = least_squares(returns, benchmark)
+    level, tilt = np.median(draws.intercept), np.median(draws.slope)
+    fitted = draws.residual_scale * np.sqrt(draws.residual_nu / (draws.residual_nu - 2.0))
+    own = returns - level - tilt * benchmark
+    return abs(tilt - slope) < MOST_TILT * error and not _misfit(np.zeros(1), fitted, own)
 
 
 def _converged(sampled: Sampled) -> bool:
