@@ -1,15 +1,19 @@
 """The posterior covers the truth, is the same for the same seed, and says nothing of nothing."""
 
+from dataclasses import asdict
+
 import jax
 import numpy as np
 import pytest
 import statsmodels.api as sm
 from scipy import stats
 
+from tradax import cli, held_out, run_directory
 from tradax.errors import TradaxError
 from tradax.evaluation import joint_returns
 from tradax.evaluation import posterior as module
-from tradax.evaluation.posterior import sharpe_posterior
+from tradax.evaluation.posterior import Cone, Posterior, sharpe_posterior
+from tradax.reporting.posterior import posterior_part
 
 DAYS = 252.0
 
@@ -207,3 +211,52 @@ def test_no_statement_where_sampling_or_the_model_failed(monkeypatch, changes, s
     assert said in posterior.note
     assert posterior.sharpe_mean is posterior.sharpe_interval is posterior.p_positive is None
     assert posterior.cone is None
+
+
+def test_the_page_shows_both_charts_in_words_and_says_how_to_add_what_was_skipped():
+    given = Posterior(
+        sharpe_mean=0.5,
+        sharpe_interval=(-0.1, 1.1),
+        p_positive=0.92,
+        alpha_mean=0.01,
+        alpha_interval=(-0.02, 0.04),
+        p_alpha_positive=0.7,
+        beta_mean=0.45,
+        beta_interval=(0.4, 0.5),
+        cone=Cone((0.0, 1.0), {str(q): (1.0, 1.0 + q / 100) for q in (5, 25, 50, 75, 95)}),
+        density=((-1.0, 0.1), (0.5, 1.0), (2.0, 0.1)),
+        r_hat=1.0,
+        converged=True,
+    )
+    part = posterior_part(given, skipped=False)
+    assert [chart.name for chart in part.charts] == ["sharpe-posterior", "cone"]
+    assert "-0.10 to 1.10" in part.charts[0].summary
+    assert "1.05 to 1.95" in part.charts[1].summary
+    assert "0.40 to 0.50" in part.section.body
+    assert part.summary["posterior"]["cone"]["policy"]["95"] == (1.0, 1.95)
+    assert "tradax posterior RUN" in posterior_part(None, skipped=True).section.body
+
+
+def test_the_command_samples_a_finished_run_and_refuses_what_it_cannot(
+    monkeypatch, tmp_path, capsys
+):
+    asked = []
+    found = asdict(Posterior(note="nothing to say"))
+
+    def retest(folder, *, sampling):
+        asked.append(sampling)
+        return {"symbol": "SIM", "posterior": found}
+
+    monkeypatch.setattr(held_out, "retest", retest)
+    run_directory.write_config(tmp_path, {"env": "trading", "seed": 7})
+    assert cli.main(["posterior", str(tmp_path)]) == 2
+    assert "not finished" in capsys.readouterr().err
+    (tmp_path / "summary.json").write_text("{}")
+    assert cli.main(["posterior", str(tmp_path), "--draws", "200"]) == 0
+    assert asked == [(7, 200)]
+    assert "SIM: nothing to say" in capsys.readouterr().out
+    assert cli.main(["posterior", str(tmp_path), "--draws", "5"]) == 2
+    assert "--draws 5 is too few" in capsys.readouterr().err
+    run_directory.write_config(tmp_path, {"env": "execution", "seed": 7})
+    assert cli.main(["posterior", str(tmp_path)]) == 2
+    assert "execution is not tested on prices" in capsys.readouterr().err

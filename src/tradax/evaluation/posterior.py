@@ -313,7 +313,8 @@ def _cone(draws: Draws, benchmark: bool, periods_per_year: float, seed: int) -> 
     paths = int(np.clip(2e7 / bars, 400, len(draws.held)))
     # Draws follow each other by chain: a stride takes some of all.
     chosen = np.linspace(0, len(draws.held) - 1, min(paths, len(draws.held))).astype(int)
-    some = Draws(*(v[chosen] if isinstance(v, np.ndarray) else v for v in draws))
+    arrays = {k: v[chosen] for k, v in draws._asdict().items() if isinstance(v, np.ndarray)}
+    some = draws._replace(**arrays)
     at = np.unique(np.linspace(0, bars, CONE_POINTS).astype(int))
     grown = [_Paths(np.zeros(len(chosen)), np.zeros(len(chosen)))]
     for steps in np.diff(at):
