@@ -268,10 +268,10 @@ def _model(data, units, student, regression: bool) -> None:
 
     held = data["held"]
     normal, error, scale = dist.Normal, units["error"], units["scale"]
-    mu = numpyro.sample("mu", normal(-units["centre"] / error, 0.01 / error).to_event(1))
+    mu: Any = numpyro.sample("mu", normal(-units["centre"] / error, 0.01 / error).to_event(1))
     spread = normal(jnp.log(units["all"] / scale), 1.0)
-    log_sigma = numpyro.sample("log_sigma", spread.to_event(1))
-    log_nu = numpyro.sample("log_nu", _log_excess_nu((2,)))
+    log_sigma: Any = numpyro.sample("log_sigma", spread.to_event(1))
+    log_nu: Any = numpyro.sample("log_nu", _log_excess_nu((2,)))
     mean = mu * error / scale
 
     def by_group(values):
@@ -294,9 +294,9 @@ def _model(data, units, student, regression: bool) -> None:
     prior = normal(
         jnp.stack([-alpha, -units["slope"] / tilt]), jnp.stack([0.01 / level, 10.0 / tilt])
     )
-    line = numpyro.sample("line", prior.to_event(1))
-    log_sigma_e = numpyro.sample("log_sigma_e", normal(0.0, 1.0))
-    log_nu_e = numpyro.sample("log_nu_e", _log_excess_nu(()))
+    line: Any = numpyro.sample("line", prior.to_event(1))
+    log_sigma_e: Any = numpyro.sample("log_sigma_e", normal(0.0, 1.0))
+    log_nu_e: Any = numpyro.sample("log_nu_e", _log_excess_nu(()))
     nu_e = 2.0 + jnp.exp(log_nu_e)
     sigma_e = _residual_scale(log_sigma_e, jnp)
     e = (data["residuals"] - (line[0] + line[1] * data["x"]) / root) / sigma_e
