@@ -29,7 +29,7 @@ def posterior_part(posterior: Posterior | None, *, skipped: bool) -> Part:
 def _body(posterior: Posterior | None, charts: list[Chart], skipped: bool) -> str:
     if posterior is None:
         why = (
-            "It was skipped on request; <code>tradax posterior RUN</code> adds it."
+            "It was skipped on request. <code>tradax posterior RUN</code> adds it."
             if skipped
             else "It was not computed."
         )
