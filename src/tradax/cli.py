@@ -40,6 +40,7 @@ _COMMANDS = {
     "act": "orders of a run's policy for the next bar, or for a stream of bars",
     "compare": "one page for several finished runs",
     "serve": "a live local page of a directory of runs",
+    "posterior": "sample the posterior of a run's test, and write its report again",
     "trials": "every policy that was trained on some data, and its Sharpe ratio",
     "doctor": "versions, devices, memory and a self-test, for a bug report",
     "data check": "print every problem of price files",
@@ -112,6 +113,8 @@ def _dispatch(arguments: list[str]) -> int:
             return _compare(arguments[1:])
         case "serve":
             return _serve(arguments[1:])
+        case "posterior":
+            return _posterior(arguments[1:])
         case "trials":
             return _trials(arguments[1:])
         case "doctor":
@@ -354,6 +357,13 @@ def _serve(arguments: list[str]) -> int:
     from tradax import dashboard
 
     return dashboard.command(_parse(dashboard.ServeOptions, "tradax serve", arguments))
+
+
+def _posterior(arguments: list[str]) -> int:
+    from tradax import adding_posterior
+
+    options = _parse(adding_posterior.PosteriorOptions, "tradax posterior", arguments)
+    return adding_posterior.posterior(options)
 
 
 def _trials(arguments: list[str]) -> int:

@@ -15,7 +15,7 @@ from tradax.config import section, to_dict
 from tradax.data import features, samples
 from tradax.evaluation.backtest import Backtest, symbol_of
 from tradax.evaluation.evidence import excess_per_bar
-from tradax.evaluation.posterior import sharpe_posterior
+from tradax.evaluation.posterior import Sampling, sharpe_posterior
 from tradax.evaluation.robustness import Piece, outcome, robustness
 from tradax.evaluation.scoring import evaluate
 from tradax.evaluation.sharpe import sharpe_ratio
@@ -46,6 +46,7 @@ def held_out_test(
     folder: Path,
     policies: Mapping[str, Policy],
     *,
+    sampling: Sampling | None = None,
     write: bool = True,
 ) -> dict[str, Any]:
     """Walk the held-out span with every policy, and write one report a symbol or portfolio.
@@ -74,7 +75,7 @@ def held_out_test(
         symbol = symbol_of(market)
         several = len(task.markets) > 1
         symbol_folder = folder / run_directory.symbol_folder(symbol) if several else folder
-        report = _report(request, task, folder, policy, index, write)
+        report = _report(request, task, folder, policy, index, sampling, write)
         tested[symbol] = summary(report)
         if not write:
             continue
@@ -99,7 +100,11 @@ def _keep_returns(request: Request, task: Task, folder: Path, policies: list[Pol
 
 
 def retest(
-    folder: Path | str, *, skip_posterior: bool = False, write: bool = True
+    folder: Path | str,
+    *,
+    skip_posterior: bool = False,
+    sampling: Sampling | None = None,
+    write: bool = True,
 ) -> dict[str, Any]:
     """Test a finished run again, on the same held-out data; write its reports if `write`.
 
@@ -112,7 +117,7 @@ def retest(
     request, task = reopen(folder)
     request = dataclasses.replace(request, skip_posterior=skip_posterior)
     policies = saved_policies(request, task)
-    outcome = held_out_test(request, task, folder, policies, write=write)
+    outcome = held_out_test(request, task, folder, policies, sampling=sampling, write=write)
     # What was said of the training stays: a test does not know it.
     if (folder / "summary.json").exists():
         said = run_directory.read_json(folder / "summary.json")
@@ -160,6 +165,7 @@ def _report(
     folder: Path,
     policy: Policy,
     index: int,
+    sampling: Sampling | None,
     write: bool,
 ) -> Report:
     """The policy on the symbol or portfolio of that index, against what it is compared with."""
@@ -177,7 +183,7 @@ def _report(
             result.policy.returns,
             periods_per_year,
             benchmark=result.baselines["buy_and_hold"].returns,
-            seed=request.seed,
+            **(sampling or Sampling(request.seed))._asdict(),
         )
     assert task.bars is not None
     record = ledger.record(trial, folder)

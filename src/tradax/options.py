@@ -31,7 +31,7 @@ class LearnOptions:
     test_run: bool = False
     """A short run (20,000 steps) that shows whether everything works."""
     skip_posterior: bool = False
-    """Leave out the Bayesian posterior of the test's Sharpe ratio."""
+    """Leave out the Bayesian posterior of the test's Sharpe ratio; `tradax posterior` adds it."""
     no_preprocessing: bool = False
     """Give the agent plain returns and signals: no indicators, no normaliser."""
     closes_only: bool = False
