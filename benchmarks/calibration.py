@@ -1,7 +1,8 @@
 """Is the verdict calibrated? Whole runs on markets whose truth is known.
 
 MARKETS (200) independent markets a scenario: daily bars, 12 years to learn from and choose on, 10
-years of test (2,520 bars), with costs. PPO on `discrete_trading` sees the last return and a signal;
+years of test (2,520 bars), with costs where there is an edge and without on noise. PPO on
+`discrete_trading` sees the last return and a signal;
 bars go through features, training, choice on validation, one test, verdict and posterior, as with
 `tradax train` and `tradax sweep`, with an index of trials of their own. POSTERIORS (all) of the
 markets get a posterior. The markets are those of `benchmarks/_planted.py`.
