@@ -148,16 +148,15 @@ def sharpe_posterior(
         )
     of_all = moments(sampled.draws)
     figures: dict[str, Any] = {}
-    if misfit := _misfit(of_all.mean, np.sqrt(of_all.variance), returns):
+    wrong = _wrong(sampled.draws, returns, benchmark)
+    if misfit := wrong.get("returns"):
         notes.append(f"The model does not describe these returns ({misfit}): nothing is stated.")
     else:
         figures |= _own(of_all, periods_per_year)
         figures["cone"] = _cone(sampled.draws, benchmark is not None, periods_per_year, seed)
     # All figures against the benchmark rest on the strategy's mean too.
     if benchmark is not None and "sharpe_mean" in figures:
-        deviation = np.sqrt(of_all.variance + of_all.benchmark_variance - 2.0 * of_all.covariance)
-        difference = of_all.mean - of_all.benchmark_mean
-        if misfit := _misfit(difference, deviation, returns - benchmark):
+        if misfit := wrong.get("residuals"):
             notes.append(
                 "The model does not describe the differences from the benchmark "
                 f"({misfit}): no excess over it, alpha or beta is stated."
@@ -201,28 +200,42 @@ def _fit(
 ) -> _Fit:
     """With Student-t tails where these describe returns and residuals, else with normal ones."""
     held = _held(returns)
-    asked: dict[str, Any] = {"seed": seed, "draws": draws, "chains": chains}
-    student = False
-    sampled = None
-    if benchmark is not None and _shaped(returns[held], benchmark[held]):
-        sampled = sample(returns, benchmark, held, student_residuals=True, **asked)
-        student = _converged(sampled) and _straight(sampled.draws, returns[held], benchmark[held])
-    if sampled is None or not student:
-        sampled = sample(returns, benchmark, held, student_residuals=False, **asked)
-    of_all = moments(sampled.draws)
-    tails = "student-t"
-    if _converged(sampled) and (
-        _misfit(of_all.mean, np.sqrt(of_all.variance), returns)
-        or (
-            benchmark is not None
-            and _misfit(of_all.benchmark_mean, np.sqrt(of_all.benchmark_variance), benchmark)
-        )
-    ):
-        tails = "normal"
+    tails = True
+    residuals = benchmark is not None and _shaped(returns[held], benchmark[held])
+    while True:
         sampled = sample(
-            returns, benchmark, held, student_returns=False, student_residuals=student, **asked
+            returns,
+            benchmark,
+            held,
+            student_returns=tails,
+            student_residuals=residuals,
+            seed=seed,
+            draws=draws,
+            chains=chains,
         )
-    return _Fit(sampled, tails, "student-t" if student else "normal")
+        converged, wrong = _converged(sampled), _wrong(sampled.draws, returns, benchmark)
+        if residuals and benchmark is not None:
+            straight = _straight(sampled.draws, returns[held], benchmark[held])
+            residuals = converged and straight and "residuals" not in wrong
+            if not residuals:
+                continue
+        if tails and converged and wrong:
+            tails = False
+        else:
+            words = {True: "student-t", False: "normal"}
+            return _Fit(sampled, words[tails], words[residuals])
+
+
+def _wrong(draws: Draws, returns: np.ndarray, benchmark: np.ndarray | None) -> dict[str, str]:
+    """Which mean or deviation differs from the sample's, and how: returns, benchmark, residuals."""
+    of_all = moments(draws)
+    found = {"returns": _misfit(of_all.mean, of_all.variance, returns)}
+    if benchmark is not None:
+        found["benchmark"] = _misfit(of_all.benchmark_mean, of_all.benchmark_variance, benchmark)
+        variance = of_all.variance + of_all.benchmark_variance - 2.0 * of_all.covariance
+        difference = of_all.mean - of_all.benchmark_mean
+        found["residuals"] = _misfit(difference, variance, returns - benchmark)
+    return {name: words for name, words in found.items() if words}
 
 
 def _shaped(returns: np.ndarray, benchmark: np.ndarray) -> bool:
@@ -237,7 +250,7 @@ def _straight(draws: Draws, returns: np.ndarray, benchmark: np.ndarray) -> bool:
     level, tilt = np.median(draws.intercept), np.median(draws.slope)
     fitted = draws.residual_scale * np.sqrt(draws.residual_nu / (draws.residual_nu - 2.0))
     own = returns - level - tilt * benchmark
-    return abs(tilt - slope) < MOST_TILT * error and not _misfit(np.zeros(1), fitted, own)
+    return abs(tilt - slope) < MOST_TILT * error and not _misfit(np.zeros(1), fitted**2, own)
 
 
 def _converged(sampled: Sampled) -> bool:
@@ -270,9 +283,9 @@ def _against(of_all: Moments, periods_per_year: float) -> dict[str, Any]:
     }
 
 
-def _misfit(mean: np.ndarray, deviation: np.ndarray, series: np.ndarray) -> str:
+def _misfit(mean: np.ndarray, variance: np.ndarray, series: np.ndarray) -> str:
     """How model and sample differ, in words; empty where they agree."""
-    ratio = np.median(deviation) / series.std()
+    ratio = np.median(np.sqrt(variance)) / series.std()
     error = (np.median(mean) - series.mean()) * np.sqrt(len(series)) / series.std()
     words = []
     if not 1.0 / MOST_RATIO < ratio < MOST_RATIO:
