@@ -90,14 +90,27 @@ def test_data_check_prints_all_problems_of_a_file_at_once(tmp_path, capsys):
         (["train", "--ppo.minibatches", "3"], "do not divide into 3 minibatches"),
         (["train", "--trading.leverage", "0"], "trading.leverage is 0.0; it must be above 0"),
         (["train", "--env", "CartPole-v7"], "did you mean CartPole-v1"),
-        (["train", "--device", "gpu"], "sees no GPU"),
         (["evaluate", "/nowhere"], "not a run directory"),
         (["report", "/nowhere"], "not a run directory"),
         (["tran"], "did you mean tradax train?"),
     ],
 )
-def test_bad_options_give_a_message_and_exit_code_2(arguments, message):
-    # A process of its own: --device is settled once for a whole program.
+def test_bad_options_give_a_message_and_exit_code_2(arguments, message, capsys):
+    assert cli.main(arguments) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        # A process of its own: --device is settled once for a whole program.
+        (["train", "--device", "gpu"], "sees no GPU"),
+        (["train", "--data", "sp50"], "did you mean sp500"),
+    ],
+)
+def test_a_bad_option_ends_the_process_with_exit_code_2(arguments, message):
     command = [sys.executable, "-c", "import sys; from tradax.cli import main; sys.exit(main())"]
     done = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=120)
     assert done.returncode == 2

@@ -66,17 +66,17 @@ def test_controls_of_a_finished_run_are_added_and_nothing_else_changes(run, caps
     assert json.loads((folder / "summary.json").read_text()) == run.summary
 
 
-def test_a_policy_for_several_symbols_is_one_member():
-    def member(env="trading", **options):
+def test_a_copy_has_as_many_policies_as_the_run():
+    def policies(env="trading", **options):
         request = preparation.Request(
             algorithm="ppo", env=env, data=["AAPL", "MSFT"], total_timesteps=1, **options
         )
-        found = controls._members(request, preparation.prepare(request), 1)
-        assert [m.kind for m in found] == ["shuffled", "noise"]
-        return found[0]
+        found = controls._copies(request, preparation.prepare(request), 1)
+        assert [copy.kind for copy in found] == ["shuffled", "noise"]
+        return found[0].policies
 
-    assert member(shared_policy=True).markets == [0, 1]
-    assert member("portfolio").markets == [0]
+    assert policies(shared_policy=True) == policies("portfolio") == 1
+    assert policies(folds=3) == 6
 
 
 def test_what_can_have_no_controls_says_why(run, tmp_path):

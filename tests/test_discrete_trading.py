@@ -10,7 +10,7 @@ from tradax import discovery
 from tradax.data.splits import Span
 from tradax.envs import _baselines, discrete_trading, trading
 from tradax.errors import ConfigError
-from tradax.evaluation.backtest import _walk
+from tradax.evaluation.backtest import walked
 from tradax.rollout import jax_source
 
 
@@ -19,7 +19,7 @@ def walk(m, actions, **options):
     env, params = discrete_trading.make(discrete_trading.Config(**options), m, span)
     source = jax_source(env, trading.over_span(params, span))
     plan = _baselines.Plan(jnp.array(actions, jnp.int32))
-    _, info = _walk(source, plan, jax.random.key(0), len(actions))
+    _, info = walked(source, plan, jax.random.key(0), len(actions))
     return {name: np.asarray(value, np.float64) for name, value in info.items()}
 
 
@@ -59,7 +59,7 @@ def test_the_rivals_buy_once_and_never():
         rivals = discrete_trading.rivals(env, params, 5, jax.random.key(0))
         source = jax_source(env, trading.over_span(params, Span(0, 39)))
         held = {
-            name: np.asarray(_walk(source, plan, jax.random.key(0), 5)[1]["shares"])
+            name: np.asarray(walked(source, plan, jax.random.key(0), 5)[1]["shares"])
             for name, plan in rivals.items()
         }
         assert (held["cash"] == 0).all()

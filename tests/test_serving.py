@@ -18,7 +18,7 @@ from tradax.data import features
 from tradax.data.pipeline import Pipeline
 from tradax.data.samples import load
 from tradax.errors import ConfigError, DataError, ModelFileError
-from tradax.evaluation.backtest import _walk
+from tradax.evaluation.backtest import walked
 from tradax.model_file import load_policy, save_policy
 from tradax.networks import mlp
 from tradax.policies import NetworkPolicy, head_of
@@ -202,11 +202,11 @@ def test_streaming_a_held_out_span_gives_the_orders_and_the_equity_of_its_backte
     if env != "trading":
         span = span._replace(last=span.first + 150)
     source, policy = task.single_sources[0], load_policy(run)
-    walked = JaxSource(
+    on_span = JaxSource(
         source.env, discovery.module("envs", env).over_span(source.params, span), policy.spec, 1
     )
     n_steps = span.last - span.first
-    actions, info = _walk(walked, policy.actor(sample=False), jax.random.key(0), n_steps)
+    actions, info = walked(on_span, policy.actor(sample=False), jax.random.key(0), n_steps)
     info = {name: np.asarray(value, np.float64) for name, value in info.items()}
     assert not info["over"].any()
 

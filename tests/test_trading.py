@@ -9,7 +9,7 @@ from tradax.data.pipeline import Market
 from tradax.data.splits import Span
 from tradax.envs import _baselines, trading
 from tradax.errors import ConfigError, DataError
-from tradax.evaluation.backtest import _walk
+from tradax.evaluation.backtest import walked
 from tradax.rollout import jax_source
 
 BUY, SELL, HOLD = 1.0, -1.0, 0.0
@@ -51,7 +51,7 @@ def walk(m, actions, **options):
     params = trading.over_span(params, Span(0, len(m.close) - 1))
     source = jax_source(env, params)
     plan = _baselines.Plan(jnp.array(actions, jnp.float32))
-    _, info = _walk(source, plan, jax.random.key(0), len(actions))
+    _, info = walked(source, plan, jax.random.key(0), len(actions))
     return {name: np.asarray(value, np.float64) for name, value in info.items()}
 
 

@@ -4,7 +4,7 @@ sweep.yaml       everything that was asked for       manifest.json  versions, da
 members/00017/   policy.zip, policy-last.zip, metrics.jsonl; of a population settings.jsonl
 plan.json        how many waves and members there are, for `tradax serve`
 waves/0003.json  results of a wave that is done      waves/0003/    its checkpoints until then
-waves/0003.npy   its members' validation returns     validation_returns.parquet  those of all
+waves/0003.safetensors  its members' validation returns; validation_returns.parquet  those of all
 members.csv      what every member scored            table.csv      a line a symbol and setting
 trials.jsonl     every member
 best/SYMBOL/     run directory of the member that was best on validation, tested
@@ -14,8 +14,6 @@ summary.json     the table and the tests
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-
-import numpy as np
 
 from tradax import kept_returns, run_directory
 from tradax.config import checked
@@ -27,7 +25,7 @@ from tradax.preparation import Task
 from tradax.reading import MOST_YAML, check_version, yaml_value
 from tradax.sweeps.grid import Setting, words
 from tradax.sweeps.members import Layout, SweepRequest
-from tradax.sweeps.wave import Result, checkpoints_of, returns_of
+from tradax.sweeps.wave import Result, checkpoints_of, saved_returns
 
 _FORMAT = 1
 
@@ -105,13 +103,13 @@ def keep_returns(
     ids = {result["number"]: trial.id for result, trial in zip(results, trials, strict=True)}
     kept: dict[str, kept_returns.Series] = {}
     for wave in layout.waves:
-        path = returns_of(folder, wave.number)
+        found = saved_returns(folder, wave.number)
         task = layout.tasks[wave.members[0].setting]
-        if task.pipeline is None or not path.is_file():  # of an older version
+        if task.pipeline is None or found is None:
             continue
         span = task.pipeline.splits.validation
         stamps = task.markets[0][0].timestamps[span.first + 1 : span.last + 1]
-        for member, returns in zip(wave.members, np.load(path, allow_pickle=False), strict=True):
+        for member, returns in zip(wave.members, found, strict=True):
             if member.number in ids:
                 kept[ids[member.number]] = kept_returns.Series(stamps, returns)
     kept_returns.write_returns(folder, kept)

@@ -17,12 +17,13 @@ from tradax import discovery, parallel, training
 from tradax.checkpoint import clean_up, has_checkpoint, load_checkpoint
 from tradax.evaluation.scoring import HOST_ENVS, LONGEST, span_return
 from tradax.evaluation.sharpe import annual_sharpe
-from tradax.files import renamed
+from tradax.files import write_atomic
 from tradax.hooks import Checkpoints, MetricsFile
 from tradax.model_file import save_policy
 from tradax.optimise import all_finite
 from tradax.preparation import Request, Task
 from tradax.protocols import Policy
+from tradax.reading import read_bytes, tensors
 from tradax.rollout import JaxSource
 from tradax.sweeps.members import Layout, SweepRequest, Wave, stacked
 from tradax.sweeps.population import Rounds, keys_of, population_of
@@ -164,13 +165,22 @@ def checkpoints_of(folder: Path, wave: int) -> Path:
 
 def save_returns(folder: Path, wave: Wave, returns: np.ndarray) -> None:
     """Keep the members' validation returns [members or more, n] until the sweep ends."""
-    with renamed(returns_of(folder, wave.number)) as temporary, temporary.open("wb") as file:
-        np.save(file, returns[: len(wave.members)].astype(np.float32), allow_pickle=False)
+    from safetensors.numpy import save
+
+    kept = np.ascontiguousarray(returns[: len(wave.members)], np.float32)
+    write_atomic(_returns_file(folder, wave.number), save({"returns": kept}))
 
 
-def returns_of(folder: Path, wave: int) -> Path:
-    """Validation returns of a wave's members."""
-    return folder / "waves" / f"{wave:04d}.npy"
+def saved_returns(folder: Path, wave: int) -> np.ndarray | None:
+    """Validation returns of a wave's members [members, n]; None of an older version's wave."""
+    path = _returns_file(folder, wave)
+    if not path.is_file():
+        return None
+    return tensors(read_bytes(path, most=2**32), path).arrays["returns"]
+
+
+def _returns_file(folder: Path, wave: int) -> Path:
+    return folder / "waves" / f"{wave:04d}.safetensors"
 
 
 def member_folder(folder: Path, number: int) -> Path:
