@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -100,3 +101,14 @@ def wait_for(done, seconds: float = 40.0) -> None:
     while not done():
         assert time.monotonic() < deadline, "chromium did not answer in time"
         time.sleep(0.05)
+
+
+def violations(browser) -> list[str]:
+    """What axe says against the open page: WCAG 2.1 A and AA, and its best practices."""
+    script = Path(find_spec("axe_core_python").origin).with_name("axe.min.js")
+    browser.run(script.read_text() + ";0")
+    tags = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"]
+    return browser.run(
+        f"axe.run({{runOnly: {tags}}}).then(found => found.violations.map(v => v.id + ': '"
+        " + v.help + ' ' + v.nodes.slice(0, 4).map(n => n.html.slice(0, 200)).join(' | ')))"
+    )

@@ -10,7 +10,7 @@ import threading
 
 import pytest
 
-from browser import CHROMIUM, Browser, wait_for
+from browser import CHROMIUM, Browser, violations, wait_for
 from tradax import run_directory
 from tradax.cli import main
 from tradax.dashboard import open_server
@@ -329,6 +329,7 @@ def test_the_page_follows_a_run_and_keeps_the_focus(tmp_path, server):
         )
         wait_for(lambda: browser.run(wanted))
         assert browser.run("document.activeElement.textContent") == "report"
+        assert violations(browser) == []
         assert browser.run("document.querySelectorAll('img').length") == 0
         assert browser.run("document.getElementById('changes').textContent") == f"{EVIL}: stopped"
         browser.open(server.url[:-1] + server.listing.snapshot().runs[1].links[0].href)

@@ -3,13 +3,12 @@
 import dataclasses
 import itertools
 import json
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from browser import CHROMIUM, Browser, wait_for
+from browser import CHROMIUM, Browser, violations, wait_for
 from test_verdict import simulated, walk, with_edge
 from tradax.evaluation.posterior import Posterior
 from tradax.evaluation.verdict import assess
@@ -366,14 +365,3 @@ def test_long_tests_make_pages_below_7_mb_that_draw_every_chart(browser, tmp_pat
     assert (tmp_path / "report.html").stat().st_size < 7_000_000
     browser.open((tmp_path / "report.html").as_uri())
     assert browser.drawn_after() > 0
-
-
-def violations(browser) -> list[str]:
-    """What axe says against the open page: WCAG 2.1 A and AA, and its best practices."""
-    script = Path(find_spec("axe_core_python").origin).with_name("axe.min.js")
-    browser.run(script.read_text() + ";0")
-    tags = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"]
-    return browser.run(
-        f"axe.run({{runOnly: {tags}}}).then(found => found.violations.map(v => v.id + ': '"
-        " + v.help + ' ' + v.nodes.slice(0, 4).map(n => n.html.slice(0, 200)).join(' | ')))"
-    )

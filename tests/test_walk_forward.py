@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from skfolio.model_selection import WalkForward as Reference
 
 import tradax
+from browser import CHROMIUM, Browser, violations
 from tradax import held_out, preparation
 from tradax.data import features
 from tradax.data.pipeline import Pipeline
@@ -246,3 +247,16 @@ def test_the_last_folds_policy_is_what_is_exported(run):
     np.testing.assert_array_equal(
         tradax.load_policy(written).act(obs), run.policies["walk"].act(obs)
     )
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH to open the page with")
+@pytest.mark.parametrize("width", [375, 1440])
+def test_its_page_is_accessible_and_draws_every_chart(run, tmp_path, width):
+    with Browser(tmp_path / "profile") as browser:
+        browser.size(width)
+        browser.open((run.run_dir / "report.html").as_uri())
+        assert browser.drawn_after() > 0
+        assert browser.run("document.getElementById('folds-returns').innerHTML.length") > 0
+        assert violations(browser) == []
+    assert browser.complaints == []
+    assert browser.requests == [(run.run_dir / "report.html").as_uri()]

@@ -86,7 +86,7 @@ def _table(kind: str, caption: str, columns: dict[str, str], listed: list[Listed
     rows = "\n".join(_row(one, columns) for one in listed)
     return f"""<section id="{kind}"{"" if listed else " hidden"} aria-labelledby="{kind}-heading">
 <h2 id="{kind}-heading">{caption}</h2>
-<div class="scroll" role="region" aria-labelledby="{kind}-heading" tabindex="0">
+<div class="scroll" role="region" aria-label="Table of {kind}" tabindex="0">
 <table class="numbers">
 <thead><tr><th scope="col">Name</th>{head}</tr></thead>
 <tbody>
