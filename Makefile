@@ -4,7 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 AUDIT := .venv-audit
 LICENCES := MIT;BSD;Apache;PSF;Python Software Foundation;NCSA;Public Domain;MPL-2.0;Mozilla Public License 2.0
-INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock
+# Without compiling: Python does it for what is imported, a small part of what is installed.
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint requirements.lock
 
 # What tests and benchmarks train is no trial of the user's.
 test bench bench-% fuzz: export TRADAX_TRIALS := off

@@ -13,7 +13,8 @@ def environment(**more):
 
 def on_devices(program, count):
     """Run a program on simulated devices; raises with what it said where it fails."""
-    env = environment(XLA_FLAGS=f"--xla_force_host_platform_device_count={count}")
+    flags = os.environ.get("XLA_FLAGS", "")  # how tests compile
+    env = environment(XLA_FLAGS=f"{flags} --xla_force_host_platform_device_count={count}")
     done = subprocess.run(
         [sys.executable, "-c", program], env=env, capture_output=True, text=True, timeout=240
     )
