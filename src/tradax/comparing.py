@@ -259,7 +259,7 @@ def _flat(settings: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 
 _TOLD = {"algorithm", "env", "symbols", "seed", "total_timesteps"}
-_NO_MATTER = {"settings", "skip_posterior", "log_rows"}
+_NO_MATTER = {"settings", "skip_posterior", "controls", "log_rows"}
 
 
 def _general(request: "Request") -> dict[str, Any]:
