@@ -16,6 +16,8 @@ ORDER = [
     "almgren_chriss",
     "spaces",
     "sharing",
+    "deferred",
+    "gymnax_parts",
     "protocols",
     "networks",
     "distributions",

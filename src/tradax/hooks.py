@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from tradax.checkpoint import to_host, write_checkpoint
+from tradax.deferred import left_out
 from tradax.errors import ModelFileError
 from tradax.files import append, clear_errors, write_atomic
 from tradax.model_file import save_policy
@@ -71,9 +72,10 @@ class TensorBoard(Hook):
     """
 
     def __init__(self, folders: list[Path], *, from_timesteps: int = 0):
-        from tensorboardX.event_file_writer import EventsWriter  # 1.3 s where torch is installed
-        from tensorboardX.proto import event_pb2
-        from tensorboardX.summary import scalar
+        with left_out("torch"):
+            from tensorboardX.event_file_writer import EventsWriter
+            from tensorboardX.proto import event_pb2
+            from tensorboardX.summary import scalar
 
         events: Any = event_pb2  # generated, without types
         self._event, self._scalar = events.Event, scalar

@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from gymnax.environments.environment import Environment
 
 from tradax.draws import another_key
 from tradax.envs._market import MarketEnvironment
 from tradax.errors import TradaxError
+from tradax.gymnax_parts import Environment
 from tradax.protocols import Actor, Experience, Finished, Source
 from tradax.sharing import Share
 from tradax.spaces import ActionSpec, Factored, Observation, Spec, action_spec
@@ -349,7 +349,7 @@ def gymnax_environment(name: str) -> tuple[Any, Any]:
     """
     import difflib
 
-    import gymnax
+    from tradax.gymnax_parts import gymnax
 
     names = [str(n) for n in gymnax.registered_envs]
     if name not in names:

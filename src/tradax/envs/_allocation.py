@@ -19,11 +19,11 @@ from typing import NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 from flax import struct
-from gymnax.environments import spaces
 
 from tradax.envs._market import MarketEnvironment
 from tradax.envs._rewards import ReturnState, differential_sharpe, moments
 from tradax.errors import ConfigError
+from tradax.gymnax_parts import spaces
 
 _FLOOR = 1e-3  # ruin is a loss of 99.9%, not an infinite one
 _REACH = 0.99  # weight that one asset must be able to get

@@ -6,10 +6,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from gymnax.environments import spaces
-from gymnax.environments.environment import Environment
 
 from tradax.draws import another_key
+from tradax.gymnax_parts import Environment, spaces
 
 
 class MarketEnvironment(Environment):

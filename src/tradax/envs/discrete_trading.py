@@ -8,7 +8,6 @@ as cash after costs and the limits of `trading` allow.
 
 import jax
 import jax.numpy as jnp
-from gymnax.environments import spaces
 
 from tradax.config import config, setting
 from tradax.data.pipeline import Market
@@ -18,6 +17,7 @@ from tradax.envs._orders import Holdings, Quote, possible
 from tradax.envs._span import over_span
 from tradax.envs.trading import Trading, TradingParams, at_cost, market_arrays, without_costs
 from tradax.errors import ConfigError
+from tradax.gymnax_parts import spaces
 
 __all__ = [
     "Config",

@@ -42,7 +42,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from gymnax.environments import spaces
 
 from tradax.almgren_chriss import AlmgrenChriss
 from tradax.config import config, setting
@@ -52,6 +51,7 @@ from tradax.draws import random_integer
 from tradax.envs._market import MarketEnvironment
 from tradax.envs._windows import Windows, windows
 from tradax.errors import ConfigError, DataError
+from tradax.gymnax_parts import spaces
 
 
 @config

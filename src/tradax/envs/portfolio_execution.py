@@ -48,12 +48,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from gymnax.environments import spaces
 
 from tradax.almgren_chriss import PortfolioAlmgrenChriss, least_effective_impact
 from tradax.config import config, setting
 from tradax.envs._market import MarketEnvironment
 from tradax.errors import ConfigError
+from tradax.gymnax_parts import spaces
 
 if TYPE_CHECKING:
     from tradax.data.splits import Span

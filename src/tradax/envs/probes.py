@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 from flax import struct
-from gymnax.environments import spaces
-from gymnax.environments.environment import Environment
+
+from tradax.gymnax_parts import Environment, spaces
 
 
 @struct.dataclass

@@ -30,7 +30,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from gymnax.environments import spaces
 
 from tradax.config import config, setting
 from tradax.data.pipeline import Market, Pipeline
@@ -43,6 +42,7 @@ from tradax.envs._rewards import ReturnState, differential_sharpe, moments
 from tradax.envs._span import SpanParams, shared_rows, start_row
 from tradax.envs._span import over_span as over_span
 from tradax.errors import DataError
+from tradax.gymnax_parts import spaces
 
 
 @config

@@ -81,7 +81,7 @@ def same_spaces(a: Any, b: Any) -> bool:
 
 
 def _named(name: str) -> Environment:
-    import gymnax
+    from tradax.gymnax_parts import gymnax
 
     if name in gymnax.registered_envs:
         source = jax_source(name)
