@@ -344,6 +344,8 @@ def _finish(
     request: Request, task: Task, folder: Path, trained: training.Trained, progress: bool
 ) -> Result:
     """Save the policies; unless interrupted, test them and write the report."""
+    if task.pipeline is not None:
+        task.pipeline.write_joblib(folder)
     _save_policies(request, task, trained.policy, "policy-last.zip")
     best = _save_policies(request, task, trained.best_policy, "policy.zip")
     names = policy_names(request, task)

@@ -11,6 +11,7 @@ import numpy as np
 
 from tradax import training
 from tradax.checkpoint import load_checkpoint
+from tradax.data.pipeline import Pipeline
 from tradax.errors import ConfigError, TradaxError
 from tradax.files import write_atomic
 from tradax.model_file import load_policy
@@ -59,6 +60,9 @@ def export(
         raise ConfigError("with_features (--with-features) is for ONNX; leave it out")
     if format == "joblib":
         found = sorted(folder.glob("normalizer*.joblib"))
+        if not found and (folder / "pipeline.json").exists():  # a run that did not come to its end
+            Pipeline.load(folder).write_joblib(folder)
+            found = sorted(folder.glob("normalizer*.joblib"))
         if not found:
             raise TradaxError(
                 f"{folder}: has no normaliser of features; only a market on given bars has one, "

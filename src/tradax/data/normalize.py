@@ -38,17 +38,14 @@ class QuantileNormalizer:
     def fit(
         cls, values: np.ndarray, names: tuple[str, ...], n_quantiles: int = 1000
     ) -> "QuantileNormalizer":
-        """Args: values: training rows [N, F], finite."""
-        from sklearn.preprocessing import QuantileTransformer
+        """As scikit-learn does where it draws no rows, bit for bit; importing it costs a second.
 
-        transformer = QuantileTransformer(
-            n_quantiles=min(n_quantiles, len(values)),
-            output_distribution="normal",
-            subsample=len(values),  # every row: the result depends on no random draw
-        ).fit(values)
-        return cls(
-            np.asarray(transformer.quantiles_), np.asarray(transformer.references_), tuple(names)
-        )
+        Args:
+            values: training rows [N, F], finite.
+        """
+        references = np.linspace(0, 1, min(n_quantiles, len(values)))
+        quantiles = np.nanpercentile(np.asarray(values, np.float64), references * 100, axis=0)
+        return cls(quantiles, references, tuple(names))
 
     def transform(self, values: np.ndarray) -> np.ndarray:
         """As scikit-learn does, bit for bit; its own checks cost a live bar a millisecond.

@@ -215,14 +215,11 @@ class Pipeline:
         )
 
     def save(self, folder: Path | str) -> None:
-        """`pipeline.json`, and for each symbol its normaliser: safetensors for us, and joblib
-        for scikit-learn."""
+        """`pipeline.json`, and for each symbol its normaliser as safetensors."""
         folder = Path(folder)
         for symbol, normalizer in zip(self.symbols, self.normalizers, strict=True):
             if normalizer is not None:
-                stem = self._file_stem(symbol)
-                normalizer.save(folder / f"{stem}.safetensors")
-                normalizer.write_joblib(folder / f"{stem}.joblib")
+                normalizer.save(folder / f"{self._file_stem(symbol)}.safetensors")
         description = {
             "format": "tradax-pipeline",
             "version": _VERSION,
@@ -231,6 +228,12 @@ class Pipeline:
             "splits": {name: list(span) for name, span in self.splits._asdict().items()},
         }
         write_json(folder / "pipeline.json", description)
+
+    def write_joblib(self, folder: Path | str) -> None:
+        """Each symbol's normaliser for scikit-learn, whose import takes a second."""
+        for symbol, normalizer in zip(self.symbols, self.normalizers, strict=True):
+            if normalizer is not None:
+                normalizer.write_joblib(Path(folder) / f"{self._file_stem(symbol)}.joblib")
 
     @classmethod
     def load(cls, folder: Path | str) -> "Pipeline":

@@ -59,6 +59,7 @@ def extract(
                     shutil.copyfile(own / name, temporary)
         if task.pipeline is not None:
             task.pipeline.save(target)
+            task.pipeline.write_joblib(target)
         run_directory.write_manifest(
             target,
             seed=request.seed,
