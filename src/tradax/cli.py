@@ -148,10 +148,7 @@ def _usage() -> str:
 
 def _train(arguments: list[str]) -> int:
     options, settings = _parse_learning(TrainOptions, "tradax train", arguments)
-    from tradax import device
-
-    device.use(options.device, simulated=options.devices)
-    device.keep_compiled_programs()
+    options.use_device(options.devices)
     options.join()
     from tradax import resuming, signals
     from tradax.experiment import train

@@ -8,17 +8,28 @@ from typing import Literal
 from tradax.errors import ConfigError
 
 
-def use(device: Literal["auto", "cpu", "gpu"], *, simulated: int | None = None) -> None:
+def use(
+    device: Literal["auto", "cpu", "gpu"],
+    *,
+    simulated: int | None = None,
+    memory_fraction: float | None = None,
+    preallocate: bool = True,
+) -> None:
     """Choose the device for everything that follows; call it before anything is computed.
 
     Args:
         simulated: devices that the CPU pretends to be, where it is what computes.
+        memory_fraction: share of a GPU's memory that this process may take; JAX takes 0.75 by
+            default. Of no effect on a CPU.
+        preallocate: False takes a GPU's memory as it is needed, not all of the share at once.
 
     Raises:
-        ConfigError: a GPU was asked for and JAX sees none.
+        ConfigError: a GPU was asked for and JAX sees none; a share that is none; or JAX has begun,
+            so that its memory is settled.
     """
     import jax
 
+    _limit_memory(memory_fraction, preallocate)
     if simulated is not None and simulated > 1:
         jax.config.update("jax_num_cpu_devices", simulated)
     if device == "auto":
@@ -33,6 +44,29 @@ def use(device: Literal["auto", "cpu", "gpu"], *, simulated: int | None = None) 
             f"--device gpu: JAX sees no GPU (its backend is {found}); install tradax[cuda], check "
             "nvidia-smi, or use --device cpu"
         )
+
+
+def _limit_memory(fraction: float | None, preallocate: bool) -> None:
+    """Set the environment that JAX reads when it opens a GPU."""
+    if fraction is not None and not 0.0 < fraction <= 1.0:
+        raise ConfigError(
+            f"gpu_memory_fraction is {fraction}; it must be over 0 and at most 1 (the whole GPU)"
+        )
+    if fraction is None and preallocate:
+        return
+    from jax._src import xla_bridge  # nothing public tells
+
+    if xla_bridge.backends_are_initialized():
+        raise ConfigError(
+            "JAX has begun to compute in this process, so the share of a GPU's memory is settled; "
+            "call tradax.device.use before anything is computed, or set XLA_CLIENT_MEM_FRACTION "
+            "and XLA_PYTHON_CLIENT_PREALLOCATE before Python starts"
+        )
+    if fraction is not None:
+        os.environ["XLA_CLIENT_MEM_FRACTION"] = str(fraction)
+        os.environ.pop("XLA_PYTHON_CLIENT_MEM_FRACTION", None)  # its old name; both are refused
+    if not preallocate:
+        os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
 
 
 def cores() -> int:
@@ -54,16 +88,26 @@ def keep_compiled_programs() -> Path | None:
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     folder = Path(base).expanduser() / "tradax" / "compiled"
     try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        status = folder.stat()
+        folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        folder.mkdir(exist_ok=True, mode=0o700)
+        if not (_is_ours(folder.parent) and _is_ours(folder)):
+            return None
         if hasattr(os, "getuid"):
-            if status.st_uid != os.getuid():
-                return None
-            if stat.S_IMODE(status.st_mode) != 0o700:
-                folder.chmod(0o700)
+            if folder.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+                return None  # others may have written to it already
+            for path in (folder.parent, folder):  # who can write to the first can replace the other
+                if stat.S_IMODE(path.stat().st_mode) != 0o700:
+                    path.chmod(0o700)
     except OSError:
         return None
     jax.config.update("jax_compilation_cache_dir", str(folder))
     # JAX keeps programs that took a second; on a laptop most of the start is in shorter ones.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     return folder
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether it is this user's folder, and no link to another."""
+    status = folder.lstat()
+    owned = not hasattr(os, "getuid") or status.st_uid == os.getuid()
+    return stat.S_ISDIR(status.st_mode) and owned

@@ -46,6 +46,12 @@ class LearnOptions:
     """How often the policy is validated during training."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """Where to compute."""
+    gpu_memory_fraction: float | None = None
+    """Share of a GPU's memory, over 0 to 1, that this process may take; JAX takes 0.75 by default.
+    Of no effect on a CPU."""
+    no_preallocate: bool = False
+    """Take a GPU's memory as it is needed, not all of the share at the start, so that several
+    processes can use one GPU. Of no effect on a CPU."""
     out: str | None = None
     """Folder for the results; runs/ENV-ALGORITHM-1, -2, ... by default, of a sweep
     runs/ENV-ALGORITHM-sweep-1, ..."""
@@ -64,6 +70,18 @@ class LearnOptions:
     """How many there are."""
     debug: bool = False
     """Show tracebacks."""
+
+    def use_device(self, simulated: int | None) -> None:
+        """Settle where this process computes, and where compiled programs are kept."""
+        from tradax import device
+
+        device.use(
+            self.device,
+            simulated=simulated,
+            memory_fraction=self.gpu_memory_fraction,
+            preallocate=not self.no_preallocate,
+        )
+        device.keep_compiled_programs()
 
     def join(self) -> None:
         """Become a process of the job, where it is one; before anything is computed.

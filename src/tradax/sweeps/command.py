@@ -83,8 +83,7 @@ def sweep(options: SweepOptions, settings: dict[str, dict[str, Any]], command: s
             raise ConfigError(f"an option is given twice in {' '.join(given)}")
     from tradax import device, signals
 
-    device.use(options.device, simulated=options.devices or device.cores())
-    device.keep_compiled_programs()
+    options.use_device(options.devices or device.cores())
     options.join()
     import jax
 
