@@ -33,7 +33,9 @@ def test_two_runs_with_one_seed_are_identical_and_leave_what_was_promised(tmp_pa
     runs = [tradax.train(data="sp500", out=tmp_path / name, **FAST) for name in "ab"]
     a, b = (run.run_dir for run in runs)
     names = {path.name for path in a.iterdir()}
-    assert names >= FILES | MARKET_FILES | {"summary.json", "trials.jsonl", "tensorboard"}
+    assert names >= FILES | MARKET_FILES | {"summary.json", "trials.jsonl", "tensorboard"} | {
+        "performance.jsonl"
+    }
     assert untimed(a / "metrics.jsonl") == untimed(b / "metrics.jsonl")
     assert (a / "policy.zip").read_bytes() == (b / "policy.zip").read_bytes()
     assert (a / "policy-last.zip").read_bytes() == (b / "policy-last.zip").read_bytes()

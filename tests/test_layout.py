@@ -88,6 +88,7 @@ ORDER = [
     "signals",
     "training",
     "hooks",
+    "usage",
     "evaluation",
     "run_directory",
     "listing",

@@ -48,6 +48,7 @@ from tradax.preparation import (
 )
 from tradax.protocols import Source
 from tradax.sources import from_gymnasium, is_host_env, market_in
+from tradax.usage import Usage
 
 
 @dataclass(frozen=True)
@@ -329,15 +330,12 @@ def _hooks(
     stack.callback(checkpoints.close)
     several = task.members is not None
     best = [BestEver(task.algorithm, task.folders, several)] if keeps_best(task.algorithm) else []
-    return [
-        checkpoints,
-        *best,
-        MetricsFile(rows, keep_until_update=update),
-        TensorBoard(
-            [path / "tensorboard" for path in task.folders],
-            from_timesteps=update * task.algorithm.steps_per_update + 1 if update else 0,
-        ),
-    ]
+    board = TensorBoard(
+        [path / "tensorboard" for path in task.folders],
+        from_timesteps=update * task.algorithm.steps_per_update + 1 if update else 0,
+    )
+    usage = Usage(folder / "performance.jsonl", board, keep_until_update=update)
+    return [checkpoints, *best, MetricsFile(rows, keep_until_update=update), board, usage]
 
 
 def _finish(

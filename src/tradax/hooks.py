@@ -93,15 +93,20 @@ class TensorBoard(Hook):
                 self._write(member, start)
 
     def on_row(self, row: Row, member: int) -> None:
+        figures = {name: value for name, value in row.items() if name != "update"}
+        self.show("train", figures, figures.pop("timesteps"), member)
+
+    def show(self, group: str, figures: Row, timesteps: int, member: int = 0) -> None:
+        """Numbers by name; what is none is left out."""
         summary = None
-        for name, value in row.items():
-            if isinstance(value, int | float) and name not in ("timesteps", "update"):
-                one = self._scalar(f"train/{name}", value)
+        for name, value in figures.items():
+            if isinstance(value, int | float):
+                one = self._scalar(f"{group}/{name}", value)
                 if summary is None:
                     summary = one
                 else:
                     summary.MergeFrom(one)
-        self._write(member, self._event(step=row["timesteps"], summary=summary))
+        self._write(member, self._event(step=timesteps, summary=summary))
 
     def on_save(self, progress: Progress, final: bool) -> None:
         if final:

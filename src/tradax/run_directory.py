@@ -3,6 +3,7 @@
     config.yaml      everything that was asked for; enough to train the same again
     manifest.json    versions, seed, data hash, git commit where there is one
     metrics.jsonl    a row every so many updates        tensorboard/  the same
+    performance.jsonl  memory and speed, beside each of them
     checkpoints/     to go on from                      trials.jsonl  every trial here (ledger.py)
     run.lock         held by the process that trains
     policy.zip       the best policy on validation      policy-last.zip  after the last update
