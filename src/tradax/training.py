@@ -190,7 +190,8 @@ def train(
                 mesh=mesh,
                 strict=strict,
             )
-            finite, done = np.asarray(finite), int(done)  # waits for the device
+            finite, done = jax.device_get((finite, done))  # waits for the device
+            done = int(done)
             seconds = time.perf_counter() - began
             clock.add(seconds, done * steps_per_update)
             length = max(1, min(4 * length, round(n * chunk_seconds / max(seconds, 1e-6))))
@@ -351,23 +352,27 @@ def with_arrays(algorithm: Algorithm, total_updates: int, members: int | None) -
 def _evaluated(algorithm, progress: Progress, evaluate, axes) -> Progress:
     """Keep the policy if it is the best so far on validation."""
     policy = _policy_of(algorithm, progress.state.learner, axes)
-    score = jnp.where(_sound(policy, axes), jnp.asarray(evaluate(policy)), -jnp.inf)
-    better = score > progress.best_score
+    kept = (progress.best_policy, progress.best_score)
+    best_policy, best_score, score = _better(policy, jnp.asarray(evaluate(policy)), *kept, axes)
+    return progress._replace(best_policy=best_policy, best_score=best_score, last_score=score)
+
+
+@eqx.filter_jit
+def _better(
+    policy: Policy, score: jax.Array, best: Policy, best_score: jax.Array, axes: tuple | None
+) -> tuple[Policy, jax.Array, jax.Array]:
+    """The better policy, its score, and that of `policy`: -inf where a number is not finite.
+
+    Of each member, where there are several.
+    """
+    sound = all_finite(policy) if axes is None else jax.vmap(all_finite)(policy)
+    score = jnp.where(sound, score, -jnp.inf)
+    better = score > best_score
 
     def choose(new, old):
         return jnp.where(better.reshape(better.shape + (1,) * (new.ndim - better.ndim)), new, old)
 
-    return progress._replace(
-        best_policy=jax.tree.map(choose, policy, progress.best_policy),
-        best_score=jnp.where(better, score, progress.best_score),
-        last_score=score,
-    )
-
-
-@eqx.filter_jit
-def _sound(policy: Policy, axes: tuple | None) -> jax.Array:
-    """Whether its numbers are finite; of each member, where there are several."""
-    return all_finite(policy) if axes is None else jax.vmap(all_finite)(policy)
+    return jax.tree.map(choose, policy, best), jnp.where(better, score, best_score), score
 
 
 def _of(member: int, sums: Sums) -> Sums:

@@ -42,9 +42,9 @@ def run(
     Returns: state, sums, whether all is finite (of each member, where there are several), updates
         done (strictly, the fewest of any member).
     """
-    given = (algorithm, source, np.int32(n))
     if not source.jittable:
         return host_updates.run(algorithm, source, n, state, sums)
+    given = (algorithm, source, jax.device_put(np.int32(n)))  # the only number that goes there
     if mesh is None:
         return _run_chunk(given, state, sums, axes=axes, mesh=None, strict=strict)
     with parallel.losses():
