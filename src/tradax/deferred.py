@@ -49,7 +49,8 @@ def left_out(name: str) -> Iterator[None]:
     if name in sys.modules:
         yield
         return
-    sys.modules[name] = None  # pyright: ignore[reportArgumentType]
+    modules: dict[str, Any] = sys.modules
+    modules[name] = None  # Python's own way to say so
     try:
         yield
     finally:

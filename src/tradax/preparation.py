@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from tradax import discovery, run_directory
 from tradax.config import checked, from_dict, section
@@ -322,14 +323,15 @@ def _validation_score(
             market within each.
         spans: of each policy, all of the same number of rows.
     """
-    firsts = jnp.array([span.first for span in spans])
     several = len(spans) > 1
+    rows = np.array([span.first for span in spans], np.int32)
+    firsts = jnp.asarray(rows if several else rows[0])
 
     def score(policy):
         return _scores(
             market,
             policy,
-            firsts if several else firsts[0],
+            firsts,
             over_span=over_span,
             rows=spans[0].rows,
             shared=shared,

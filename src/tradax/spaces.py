@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from tradax.errors import TradaxError
 
@@ -110,9 +111,10 @@ def action_spec(space) -> ActionSpec:
         shape = tuple(space.shape)
         if len(shape) > 1:
             raise TradaxError(f"actions of shape {shape} are not supported; flatten them to 1 axis")
-        low = jnp.broadcast_to(jnp.asarray(space.low, jnp.float32), shape or (1,))
-        high = jnp.broadcast_to(jnp.asarray(space.high, jnp.float32), shape or (1,))
-        if not bool(jnp.all(jnp.isfinite(low) & jnp.isfinite(high))):
+        # By numpy: each operation of jax.numpy outside of a program is compiled by itself.
+        low = np.broadcast_to(np.asarray(space.low, np.float32), shape or (1,))
+        high = np.broadcast_to(np.asarray(space.high, np.float32), shape or (1,))
+        if not (np.isfinite(low) & np.isfinite(high)).all():
             raise TradaxError("unbounded action spaces are not supported; rescale them to a box")
         return ActionSpec(low=tuple(map(float, low)), high=tuple(map(float, high)))
     raise TradaxError(

@@ -363,10 +363,12 @@ def rivals(
     """What a policy is compared with over `n_steps` bars: buy-and-hold, cash, random actions."""
     # Size is a fraction of the way to `leverage` x net worth; buy-and-hold goes to 1 x.
     size = 2.0 / float(params.leverage) - 1.0
-    hold = jnp.tile(jnp.array([[0.0, -1.0]]), (n_steps, 1))
+    cash = np.tile(np.array([[0.0, -1.0]], np.float32), (n_steps, 1))
+    hold = cash.copy()
+    hold[0] = 1.0, min(size, 1.0)
     plans = {
-        "buy_and_hold": hold.at[0].set(jnp.array([1.0, min(size, 1.0)])),
-        "cash": hold,
+        "buy_and_hold": jnp.asarray(hold),
+        "cash": jnp.asarray(cash),
         "random": jax.random.uniform(key, (n_steps, 2), minval=-1.0, maxval=1.0),
     }
     return {name: _baselines.Plan(actions) for name, actions in plans.items()}
