@@ -178,7 +178,9 @@ def test_a_saved_pipeline_comes_back_the_same(tmp_path, symbols, indicators):
 
 def test_no_symbol_writes_outside_the_folder(tmp_path):
     symbols = SYMBOLS[1]
-    Pipeline.fit(bars_of(*symbols)).save(tmp_path / "inner" / "p")
+    pipeline = Pipeline.fit(bars_of(*symbols))
+    pipeline.save(tmp_path / "inner" / "p")
+    pipeline.write_joblib(tmp_path / "inner" / "p")
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert {path.parent for path in files} == {tmp_path / "inner" / "p"}
     assert len(files) == 1 + 2 * len(symbols)
