@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 
 def environment(**more):
@@ -11,14 +12,17 @@ def environment(**more):
     return os.environ | {"JAX_PLATFORMS": "cpu", **more}
 
 
-def on_devices(program, count):
-    """Run a program on simulated devices; raises with what it said where it fails."""
+def on_devices(program, count, *arguments):
+    """Run a file of this folder on simulated devices.
+
+    Returns: what it says; raises with what it complained of where it fails.
+    """
     flags = os.environ.get("XLA_FLAGS", "")  # how tests compile
     env = environment(XLA_FLAGS=f"{flags} --xla_force_host_platform_device_count={count}")
-    done = subprocess.run(
-        [sys.executable, "-c", program], env=env, capture_output=True, text=True, timeout=240
-    )
+    command = [sys.executable, str(Path(__file__).parent / program), *map(str, arguments)]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=480)
     assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
 
 
 def start(*arguments, cwd):

@@ -4,55 +4,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jobs import job, on_devices
+from jobs import job
 from tradax.algorithms import npg, ppo
 from tradax.cli import main
 from tradax.errors import ConfigError
 from tradax.model_file import read_policy_file
 from tradax.policies import flatten_policy
 from tradax.rollout import jax_source
-
-TRAIN = """
-import importlib
-import jax, jax.numpy as jnp, numpy as np
-from tradax import parallel, training
-from tradax.envs.trading import Trading
-from tradax.rollout import jax_source
-
-CASES = [
-    ("ppo", "CartPole-v1", (2, 4), {"minibatches": 2}),
-    ("ppo", Trading(), (4,), {"minibatches": 2, "objective": "kl", "shared_network": True}),
-    ("a2c", "CartPole-v1", (4,), {"update_every": "episodes", "normalize_advantages": True}),
-    ("a3c", "CartPole-v1", (2,), {"workers": 4}),
-    ("trpo", "Pendulum-v1", (2,), {"critic_minibatches": 2, "fisher_samples": 2}),
-]
-for name, env, counts, options in CASES:
-    module = importlib.import_module(f"tradax.algorithms.{name}")
-    config = module.Config(num_envs=8, n_steps=16, hidden_sizes=(8,), **options)
-    source = jax_source(env, num_envs=8)
-    algorithm = module.make(config, source.spec, jnp.float32(1))
-
-    def trained(count):
-        mesh = None if count is None else parallel.device_mesh(count)
-        result = training.train(algorithm, source, jax.random.key(0), total_timesteps=3 * 128,
-                                mesh=mesh, log_rows=1)
-        row = {k: v for k, v in result.rows[0][-1].items() if "second" not in k}
-        return result.progress.state.learner, row
-
-    alone, row = trained(None)
-    for count in counts:
-        learner, other = trained(count)
-        for a, b in zip(jax.tree.leaves(learner), jax.tree.leaves(alone)):
-            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5, err_msg=f"{name} {count}")
-        assert row.keys() == other.keys()
-        for key in row:
-            if row[key] is not None:
-                np.testing.assert_allclose(other[key], row[key], rtol=1e-3, atol=1e-5, err_msg=key)
-"""
-
-
-def test_the_number_of_devices_changes_no_network_and_no_metric():
-    on_devices(TRAIN, 4)
 
 
 def test_two_processes_learn_what_one_learns(tmp_path):

@@ -1,11 +1,13 @@
 """Work shared between devices and processes; each in programs of their own."""
 
+import json
 import signal
 import time
 
 import numpy as np
 import pytest
 
+import devices
 from jobs import job, on_devices
 from tradax import parallel
 from tradax.cli import main
@@ -13,49 +15,21 @@ from tradax.errors import ConfigError
 from tradax.model_file import read_policy_file
 from tradax.policies import flatten_policy
 
-DEVICES = """
-import warnings
-import jax, jax.numpy as jnp, numpy as np
-from tradax import parallel, training
-from tradax.algorithms import {name}
-from tradax.rollout import jax_source
-
-config = {name}.Config(population_size=10, episodes=2, episode_limit=60, hidden_sizes=(8,),
-                       same_episodes={same}, {options})
-source = jax_source("CartPole-v1", num_envs=config.num_envs)
-algorithm = {name}.make(config, source.spec, jnp.float32(1))
-steps = 4 * algorithm.steps_per_update
-learners, rows = [], []
-for count in (None, 1, 2, 4):
-    mesh = None if count is None else parallel.device_mesh(count)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        result = training.train(algorithm, source, jax.random.key(0), total_timesteps=steps,
-                                mesh=mesh)
-    said = [str(w.message) for w in caught]
-    assert any("padded to 12" in text for text in said) == (count == 4), said
-    learners.append(result.progress.state.learner)
-    rows.append(result.rows[0][-1])
-for learner, row in zip(learners[1:], rows[1:]):
-    assert float(learner.best_fitness) == float(learners[0].best_fitness)
-    for one, other in zip(jax.tree.leaves(learner), jax.tree.leaves(learners[0])):
-        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
-    assert row["steps_played"] == rows[0]["steps_played"]
-    assert row["episodes"] == rows[0]["episodes"]
-"""
 TRAIN = (
     "train --env CartPole-v1 --algorithm genetic --genetic.population-size 6 --genetic.episodes 1"
 )
 SMALL = f"{TRAIN} --genetic.hidden-sizes 8 --genetic.episode-limit 50 --evaluations 1"
 
 
-@pytest.mark.parametrize(
-    ("name", "same", "options"),
-    [("genetic", True, ""), ("evolution_strategies", False, "actions='sampled'")],
-)
-def test_the_number_of_devices_changes_no_result(name, same, options):
-    program = DEVICES.format(name=name, same=same, options=options)
-    on_devices(program, 4)
+@pytest.fixture(scope="module")
+def on_four():
+    """What went wrong on several devices: a program's start costs more than most of its checks."""
+    return json.loads(on_devices("devices.py", 4).splitlines()[-1])
+
+
+@pytest.mark.parametrize("check", devices.CHECKS)
+def test_the_number_of_devices_changes_no_result(on_four, check):
+    assert not on_four[check], on_four[check]
 
 
 def test_two_processes_find_what_one_finds(tmp_path):
