@@ -8,6 +8,7 @@ order of bar t is filled at the price which the agent has seen, and earns r_{t+1
 """
 
 import itertools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -27,7 +28,7 @@ class Process(NamedTuple):
     edge: float = 0.0
 
 
-def simulated(process: Process, symbols: int, bars: int, seed: int) -> Bars:
+def simulated(process: Process, symbols: int, bars: int, seed: int | Sequence[int]) -> Bars:
     """That many independent markets on one calendar."""
     rng = np.random.default_rng(seed)
     changed = rng.random((symbols, bars)) < SWITCH

@@ -10,7 +10,9 @@ markets get a posterior. The markets are those of `benchmarks/_planted.py`.
 Claims: on noise the verdict is above "none" in at most 5% of the markets, also where the best of 50
 members of a sweep is taken, by validation or by the test itself; an edge is at least "moderate" in
 at least 80%; intervals that say 90% hold the true Sharpe ratio of the policy, which is that of the
-same policy on 200,000 fresh bars, in 85% to 95%.
+same policy on 2,000,000 fresh bars, in 85% to 95%. For the latter each policy is tested on AGAIN
+(4) other spans of ten years too: of 171 intervals that hold in 89% of cases, fewer than 85% hold
+by chance once in twenty.
 """
 
 import multiprocessing
@@ -26,6 +28,8 @@ from benchmarks._planted import Process
 
 MARKETS = int(os.environ.get("MARKETS", "200"))
 POSTERIORS = int(os.environ.get("POSTERIORS", str(MARKETS)))
+AGAIN = int(os.environ.get("AGAIN", "4"))
+SCENARIOS = os.environ.get("SCENARIOS", "sweep noise drift edge").split()
 MOST_TRAINED, MOST_SWEPT = 50, 10
 """Markets of a job: a report is 5 MB, and a sweep has 50 members each."""
 ABOVE_NONE = ("weak", "moderate", "strong")
@@ -54,23 +58,23 @@ def main() -> None:
     edge = _planted.edge_for(1.5)
     drift = 0.5 * _planted.SIGMA / _planted.DAYS**0.5
     trained = {
-        "noise without drift": Process(),
-        "noise with drift, buy-and-hold's Sharpe ratio 0.5": Process(drift=drift),
-        "planted edge": Process(edge=edge),
+        "noise": ("noise without drift", Process()),
+        "drift": ("noise with drift, buy-and-hold's Sharpe ratio 0.5", Process(drift=drift)),
+        "edge": ("planted edge", Process(edge=edge)),
     }
+    if unknown := set(SCENARIOS) - {"sweep", *trained}:
+        raise SystemExit(f"no scenario {', '.join(unknown)}; there are sweep, {', '.join(trained)}")
     print(
         f"Planted edge: {edge / _planted.SIGMA:.3f} standard deviations a bar; the best Sharpe "
         f"ratio after costs is {_planted.best_sharpe(edge):.2f}.\n",
         flush=True,
     )
-    jobs = [
-        *_jobs("best of 50", Process(), MOST_SWEPT, 1_000, MARKETS, 0),
-        *(
-            job
-            for number, (name, process) in enumerate(trained.items(), 2)
-            for job in _jobs(name, process, MOST_TRAINED, 1_000 * number, MARKETS, POSTERIORS)
-        ),
-    ]
+    jobs = []
+    if "sweep" in SCENARIOS:
+        jobs += _jobs("best of 50", Process(), MOST_SWEPT, 1_000, MARKETS, 0)
+    for number, (scenario, (name, process)) in enumerate(trained.items(), 2):
+        if scenario in SCENARIOS:
+            jobs += _jobs(name, process, MOST_TRAINED, 1_000 * number, MARKETS, POSTERIORS)
     begun = time.perf_counter()
     done = _parallel(jobs)
     found: dict[str, list[dict[str, Any]]] = {}
@@ -125,7 +129,7 @@ def _do(job: Job) -> Done:
     if job.scenario == "best of 50":
         found = _calibrated.swept(job.process, job.markets, job.seed)
     else:
-        found = _calibrated.trained(job.process, job.markets, job.seed, job.posterior)
+        found = _calibrated.trained(job.process, job.markets, job.seed, job.posterior, AGAIN)
     return Done(job.scenario, found, time.process_time() - begun)
 
 
@@ -133,9 +137,10 @@ def _table(found: dict[str, list[dict[str, Any]]], seconds: dict[str, float]) ->
     """Print it. Returns: what is not as claimed."""
     print(
         "| markets | number | above none (95% interval) | at least moderate (95% interval) "
-        "| Sharpe ratio of policies | bootstrap's 90% intervals hold | posterior's | CPU time |"
+        "| Sharpe ratio of policies | bootstrap's 90% intervals hold | posterior's "
+        "| bootstrap's of all tests | posterior's | CPU time |"
     )
-    print("|---|---|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|---|---|---|")
     wrong = []
     for name, markets in found.items():
         if name == "best of 50":
@@ -147,18 +152,21 @@ def _table(found: dict[str, list[dict[str, Any]]], seconds: dict[str, float]) ->
                 grades = [market[key] for market in markets]
                 print(
                     f"| {words} | {len(grades)} | {_share(grades, ABOVE_NONE)} "
-                    f"| {_share(grades, MODERATE)} | | | | {seconds[name]:,.0f} s |"
+                    f"| {_share(grades, MODERATE)} | | | | | | {seconds[name]:,.0f} s |"
                 )
                 if key != "undeflated":
                     wrong.append(_too_many(grades, words))
             continue
         grades = [market["grade"] for market in markets]
         true = [market["true"] for market in markets if market["true"] is not None]
-        covers = {key: _covers(markets, key) for key in ("bootstrap", "posterior")}
+        own = {key: _covers(markets, key) for key in ("bootstrap", "posterior")}
+        tests = [test | {"true": m["true"]} for m in markets for test in (m, *m["again"])]
+        covers = {key: _covers(tests, key) for key in own}
         mean = f"{sum(true) / len(true):.2f}" if true else "-"
         print(
             f"| {name} | {len(grades)} | {_share(grades, ABOVE_NONE)} | {_share(grades, MODERATE)} "
-            f"| {mean} | {_rate(*covers['bootstrap'])} | {_rate(*covers['posterior'])} "
+            f"| {mean} | {_rate(*own['bootstrap'])} | {_rate(*own['posterior'])} "
+            f"| {_rate(*covers['bootstrap'])} | {_rate(*covers['posterior'])} "
             f"| {seconds[name]:,.0f} s |"
         )
         if name != "planted edge":
@@ -176,9 +184,9 @@ def _too_many(grades: list[str], words: str) -> str:
     return f"{words}: {above} of {len(grades)} above none" if above > 0.05 * len(grades) else ""
 
 
-def _covers(markets: list[dict[str, Any]], key: str) -> tuple[int, int]:
+def _covers(tests: list[dict[str, Any]], key: str) -> tuple[int, int]:
     """Intervals that hold the truth, and intervals, of policies that traded at all."""
-    stated = [m for m in markets if m[key] is not None and m["true"] is not None]
+    stated = [m for m in tests if m[key] is not None and m["true"] is not None]
     return sum(m[key][0] <= m["true"] <= m[key][1] for m in stated), len(stated)
 
 

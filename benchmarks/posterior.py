@@ -4,8 +4,11 @@ Benchmark: 0.0003 a bar on average, deviation 0.01. Strategies: one of its own k
 the benchmark, with normal and with Student-t returns (4 degrees of freedom); the benchmark on a
 random half of the bars; 0.0002 plus half the benchmark plus noise; long in three bars of four,
 short in the others. Series of which nothing was stated are counted apart.
+
+SERIES (200) of each kind and length, BARS ("750 2520") long.
 """
 
+import os
 import time
 from typing import NamedTuple
 
@@ -15,6 +18,8 @@ from tradax.evaluation.posterior import sharpe_posterior
 
 DAYS = 252.0
 MEAN, DEVIATION = 3e-4, 0.01
+SERIES = int(os.environ.get("SERIES", "200"))
+LENGTHS = tuple(int(bars) for bars in os.environ.get("BARS", "750 2520").split())
 FIGURES = ("sharpe", "excess", "alpha", "beta")
 
 
@@ -26,7 +31,7 @@ class Case(NamedTuple):
     truth: dict[str, float]
 
 
-def main(series: int = 200, lengths: tuple[int, ...] = (750, 2520)) -> None:
+def main(series: int = SERIES, lengths: tuple[int, ...] = LENGTHS) -> None:
     print("| strategy | bars | " + " | ".join(FIGURES) + " | not stated | seconds a series |")
     print("|---" * (len(FIGURES) + 4) + "|", flush=True)
     wrong = []

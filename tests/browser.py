@@ -64,10 +64,13 @@ class Browser:
         given = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
         self.call("Emulation.setDeviceMetricsOverride", **given)
 
-    def drawn_after(self) -> float:
-        """Milliseconds from the navigation until every chart of a report was drawn."""
-        wait_for(lambda: self.run("performance.getEntriesByName('drawn').length === 1"))
-        return self.run("performance.getEntriesByName('drawn')[0].startTime")
+    def drawn_after(self, mark: str = "drawn") -> float:
+        """Milliseconds from the navigation until every chart of a report was drawn.
+
+        Args: mark: "first drawn" is until one was.
+        """
+        wait_for(lambda: self.run(f"performance.getEntriesByName('{mark}').length === 1"))
+        return self.run(f"performance.getEntriesByName('{mark}')[0].startTime")
 
     def run(self, script: str):
         answer = self.call(

@@ -255,6 +255,7 @@ def test_the_page_is_drawn_in_a_browser_without_a_request(runs, tmp_path):
         phone = {"width": 375, "height": 800, "deviceScaleFactor": 1, "mobile": True}
         browser.call("Emulation.setDeviceMetricsOverride", **phone)
         browser.open(out.as_uri())
+        browser.drawn_after()
         assert browser.run(
             "[...document.querySelectorAll('.chart')]"
             ".map(c => [c.id, c.querySelectorAll('.main-svg').length > 0])"

@@ -16,6 +16,7 @@ from tradax.reporting.charts import MOST_POINTS, learning_charts, market_charts,
 from tradax.reporting.frame import number, points_table
 from tradax.reporting.luck import luck_part
 from tradax.reporting.page import Report, render, summary, write_report
+from tradax.reporting.plotly_js import lines_and_bars
 from tradax.reporting.posterior import posterior_part
 from tradax.reporting.series import csv_files
 from tradax.reporting.trades import trades_part
@@ -274,6 +275,7 @@ def test_page_draws_every_chart_in_a_browser_without_a_request(browser, tmp_path
     asked = len(browser.requests)
     browser.size(375)
     browser.open((tmp_path / "report.html").as_uri())
+    browser.drawn_after()
     drawn = browser.run(
         "[...document.querySelectorAll('.chart')]"
         ".map(c => [c.id, c.querySelectorAll('.main-svg').length > 0])"
@@ -286,8 +288,52 @@ def test_page_draws_every_chart_in_a_browser_without_a_request(browser, tmp_path
         "document.querySelector('button[data-log]').click();"
         "[charts[0].layout.yaxis.type, document.documentElement.scrollWidth <= innerWidth]"
     ) == ["log", True]
+    # A kind of chart that plotly does not know is drawn as a line, without complaint.
+    bars = "Plotly.newPlot(charts[0], [{type: 'bar', y: [1, 2]}]).then(c => c.innerHTML)"
+    assert 'class="trace bars"' in browser.run(bars)
     assert browser.complaints == []
     assert browser.requests[asked:] == [(tmp_path / "report.html").as_uri()]
+
+
+IDLE_NEVER = "window.requestIdleCallback = () => 0; window.setTimeout = () => 0"
+DRAWN = "[...document.querySelectorAll('.chart')].filter(c => c.querySelector('.main-svg')).length"
+
+
+@needs_browser
+@pytest.mark.parametrize("by", ["scrolling", "print", "button"])
+def test_charts_off_screen_are_drawn_when_they_are_wanted(browser, tmp_path, by):
+    given = report(parts=[trades_part(report().backtest), *report().parts])
+    write_report(tmp_path / "report.html", given)
+    never = browser.call("Page.addScriptToEvaluateOnNewDocument", source=IDLE_NEVER)
+    browser.size(1440, height=300)
+    browser.open((tmp_path / "report.html").as_uri())
+    browser.call("Page.removeScriptToEvaluateOnNewDocument", identifier=never["identifier"])
+    at_first = browser.run("charts.map(c => [c.offsetTop, c.offsetHeight])")
+    assert browser.run(DRAWN) == 0
+    if by == "scrolling":
+        browser.run("document.getElementById('updates').scrollIntoView()")
+        wait_for(lambda: browser.run("!!document.querySelector('#updates .main-svg')"))
+        assert 0 < browser.run(DRAWN) < len(at_first)
+    elif by == "print":
+        browser.run("window.dispatchEvent(new Event('beforeprint'))")
+        assert browser.run(DRAWN) == len(at_first)
+        browser.run("window.dispatchEvent(new Event('afterprint'))")
+    else:
+        browser.run("document.querySelector('button[data-log]').click()")
+        assert browser.run("charts[0].layout.yaxis.type") == "log"
+    assert browser.run("charts.map(c => [c.offsetTop, c.offsetHeight])") == at_first
+    assert browser.complaints == []
+
+
+def test_of_plotly_only_lines_and_bars_are_set_up():
+    others = ",".join(f"k{i}()" for i in range(30))
+    library = (
+        """name:"bar",animatable:!0}});var b$=W((x,y)=>{});R.register([b$(),%s]);y.exports=R"""
+    )
+    expected = (library % others).replace(f",{others}", "")
+    assert lines_and_bars(library % others) == expected
+    for unexpected in ("no plotly", (library % others).replace("bar", "box"), library % "k()"):
+        assert lines_and_bars(unexpected) == unexpected
 
 
 @needs_browser
@@ -299,6 +345,7 @@ def test_axe_finds_nothing(browser, tmp_path, width):
     write_report(tmp_path / "report.html", given)
     browser.size(width)
     browser.open((tmp_path / "report.html").as_uri())
+    browser.drawn_after()
     browser.run(UNFOLD)
     assert violations(browser) == []
     assert browser.complaints == []

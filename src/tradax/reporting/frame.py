@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tradax.reporting.charts import Chart
+from tradax.reporting.plotly_js import plotly_script
 
 _FOLDER = Path(__file__).parent
 MOST_POINTS_IN_WORDS = 20
@@ -41,8 +42,6 @@ class Part(NamedTuple):
 
 def render_page(title: str, intro: str, sections: list[Section], charts: list[Chart]) -> str:
     """A page of sections; `intro` is HTML, and charts are drawn where a section names them."""
-    from plotly.offline import get_plotlyjs
-
     links = "\n".join(f'<li><a href="#{s.name}">{s.label}</a></li>' for s in sections)
     return Template((_FOLDER / "page.html").read_text(encoding="utf-8")).substitute(
         title=escape(title),
@@ -51,7 +50,7 @@ def render_page(title: str, intro: str, sections: list[Section], charts: list[Ch
         nav=f"<ul>\n{links}\n</ul>",
         sections="\n".join(_section(section) for section in sections),
         style=(_FOLDER / "page.css").read_text(encoding="utf-8"),
-        plotly=get_plotlyjs(),
+        plotly=plotly_script(),
         figures=script_json(_drawn_from(charts)),
     )
 
@@ -90,9 +89,13 @@ def figure(chart: Chart) -> str:
         if chart.log_toggle
         else ""
     )
+    # On a phone the legend has a line for every name, for which the chart is made higher.
+    names = sum(trace.get("showlegend", True) for trace in chart.data)
+    on_a_phone = chart.height + (18 * names if names > 3 else 0)
     return f"""<figure>
 <div class="above"><h3>{escape(chart.title)}</h3>{toggle}</div>
-<div class="chart" id="{name}" role="img" aria-label="{label}" style="height:{chart.height}px">
+<div class="chart" id="{name}" role="img" aria-label="{label}" \
+style="--height:{chart.height}px;--on-a-phone:{on_a_phone}px">
 </div>
 <figcaption>{escape(chart.summary)}</figcaption>
 </figure>"""
