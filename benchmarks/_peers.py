@@ -34,7 +34,7 @@ class Side:
         self.first_seconds: float = said["first"]
         """Of the first run, where programs are compiled."""
         self.memory_before: float = said["before"]
-        """MiB, once packages and data are loaded and before the first run."""
+        """MiB, after the first run and before the next."""
         self.versions: dict[str, str] = said["versions"]
         self.peak = 0.0
         """MiB, of all runs after the first."""

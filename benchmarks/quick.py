@@ -31,7 +31,6 @@ _FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "afte
 PROGRAMS: dict[str, Case] = {
     "ppo_cartpole": {**CARTPOLE, "num_envs": 64},
     "ppo_portfolio": PORTFOLIO,
-    "ppo_portfolio_40": {**PORTFOLIO, "features": 40},
     "genetic_cartpole": {**GENETIC, "population_size": 256},
     "sac": {"kind": "off_policy", "algorithm": "sac", "env": "Pendulum-v1", "num_envs": 1},
 }

@@ -5,9 +5,9 @@
 
 Sides take turns: tradax, the others, tradax, ... What is printed are medians, and the ratio of
 tradax to each other side with the lowest and highest of one turn. Speed is steady: the first run
-compiles and is shown apart ("compile": how much longer it took). Memory is what training adds to a
-process that has loaded its packages and data. benchmarks/results/speed.json (or --json FILE) gets
-every figure, with machine, versions and commit.
+compiles and is shown apart ("compile": how much longer it took). Where memory is compared it is
+what a run adds to a process that has done one before. benchmarks/results/speed.json (or --json
+FILE) gets every figure, with machine, versions and commit.
 """
 
 import argparse

@@ -23,10 +23,9 @@ def main() -> None:
         print(json.dumps(answer), file=out, flush=True)
 
     steps, run = importlib.import_module(f"benchmarks.peers.{plug}").make(case)
-    before = _memory("VmRSS")
     first = _timed(run)  # compiles
     _forget_peak()
-    say(steps=steps, first=first, before=before, versions=_versions(plug))
+    say(steps=steps, first=first, before=_memory("VmRSS"), versions=_versions(plug))
     for _ in sys.stdin:
         say(seconds=_timed(run), peak=_memory("VmHWM"))
 

@@ -70,7 +70,7 @@ def update(case: dict[str, Any]) -> Made:
         sizes = [spec.size, *c.hidden_sizes, outputs]
         weights = [n * m for n, m in itertools.pairwise(sizes)]
         total += 2 * (3 * sum(weights) - weights[0])
-    learner = jax.jit(algorithm.init)(jax.random.key(0))
+    learner = begun(algorithm)
     carry = eqx.filter_jit(source.reset)(jax.random.key(1), algorithm.actor(learner))
     collect = eqx.filter_jit(lambda a, s, learner, carry, key: a.collect(learner, s, carry, key)[1])
     experience = collect(algorithm, source, learner, carry, jax.random.key(2))
@@ -82,12 +82,22 @@ def update(case: dict[str, Any]) -> Made:
     return total * algorithm.steps_per_update * c.epochs, run
 
 
+@eqx.filter_jit
+def begun(algorithm: Any) -> Any:
+    """A learner before its first update."""
+    return algorithm.init(jax.random.key(0))
+
+
 def product(case: dict[str, Any]) -> Made:
     """A matrix product, as fast as this machine does one; a "step" is an operation."""
     n = case["size"]
     x = jnp.ones((n, n))
     multiply = jax.jit(jnp.matmul)
-    return 2 * n**3, lambda: jax.block_until_ready(multiply(x, x)) and None
+
+    def run():
+        jax.block_until_ready(multiply(x, x))
+
+    return 2 * n**3, run
 
 
 def generation(case: dict[str, Any]) -> Made:
@@ -104,7 +114,7 @@ def generation(case: dict[str, Any]) -> Made:
         _, experience, _ = algorithm.collect(learner, source, (), play_key)
         return algorithm.learn(learner, experience, learn_key)[0]
 
-    learner, key = jax.jit(algorithm.init)(jax.random.key(0)), jax.random.key(1)
+    learner, key = begun(algorithm), jax.random.key(1)
 
     def run():
         nonlocal learner, key
