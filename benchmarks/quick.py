@@ -44,10 +44,10 @@ def main(arguments: list[str]) -> None:
     given = parser.parse_args(arguments)
     os.environ["JAX_PLATFORMS"] = "cpu"
     os.environ.pop("XLA_FLAGS", None)
+    known: Counts = json.loads(given.file.read_text()) if given.file.exists() else {}
     found = {name: counts(compiled(case)) for name, case in PROGRAMS.items()}
     if not given.counts:
         found["ratios"] = {name: ratio(*sides) for name, sides in RATIOS.items()}
-    known: Counts = json.loads(given.file.read_text()) if given.file.exists() else {}
     if given.record:
         given.file.write_text(json.dumps(known | found, indent=1, sort_keys=True) + "\n")
         return

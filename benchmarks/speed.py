@@ -13,6 +13,7 @@ FILE) gets every figure, with machine, versions and commit.
 import argparse
 import contextlib
 import json
+import math
 import os
 import platform
 import subprocess
@@ -57,7 +58,7 @@ def main(arguments: list[str]) -> None:
         found["rows"][name] = measured
         # After every row, so that an interrupted program leaves what it has measured.
         given.json.parent.mkdir(parents=True, exist_ok=True)
-        given.json.write_text(json.dumps(found, indent=1))
+        given.json.write_text(json.dumps(finite(found), indent=1))
 
 
 def measure(row: Row, repeats: int) -> dict[str, Any]:
@@ -78,7 +79,7 @@ def measure(row: Row, repeats: int) -> dict[str, Any]:
                 "speeds": found,
                 "steps": side.steps,
                 "first_seconds": side.first_seconds,
-                "compile_seconds": max(side.first_seconds - side.steps / max(found), 0.0),
+                "compile_seconds": max(side.first_seconds - side.steps / max(*found, 1e-12), 0.0),
                 "memory_before": side.memory_before,
                 "memory_peak": side.peak,
                 "versions": side.versions,
@@ -122,12 +123,23 @@ def ratios(compared: str, ours: dict, other: dict) -> tuple[tuple[float, float, 
     middle = [float(np.median(s)) for s in speeds]
     ratio = middle[0] / max(middle[1], 1e-12)
     if compared == "s":
-        middle = [1 / max(speed, 1e-12) for speed in middle]
+        middle = [1 / max(speed, 1e-16) for speed in middle]
     return (*middle, ratio), each
 
 
 def number(x: float) -> str:
+    if x > 1e15:
+        return "not reached"
     return f"{x:,.0f}" if x >= 100 else f"{x:.3g}"
+
+
+def finite(x: Any) -> Any:
+    """As JSON can say it: null for what was not reached."""
+    if isinstance(x, dict):
+        return {key: finite(value) for key, value in x.items()}
+    if isinstance(x, list):
+        return [finite(value) for value in x]
+    return None if isinstance(x, float) and not math.isfinite(x) else x
 
 
 def machine() -> dict[str, Any]:

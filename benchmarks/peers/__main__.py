@@ -70,6 +70,8 @@ def _versions(plug: str) -> dict[str, str]:
             found[name] = version(name)
         except PackageNotFoundError:
             found[name] = "-"
+    if "jax" in sys.modules:
+        found["device"] = sys.modules["jax"].devices()[0].device_kind
     return found
 
 
