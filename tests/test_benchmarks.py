@@ -130,7 +130,6 @@ def test_a_loss_is_over_a_fifth():
     assert said.startswith("ppo, flops: 121, recorded 100, +21%")
 
 
-def test_all_that_the_guard_looks_at_is_recorded():
+def test_all_that_the_guard_counts_is_recorded():
     recorded = json.loads(quick.RECORD.read_text())
-    assert recorded.keys() == {*quick.PROGRAMS, "ratios"}
-    assert recorded["ratios"].keys() == quick.RATIOS.keys()
+    assert recorded.keys() - {"ratios"} == quick.PROGRAMS.keys()
