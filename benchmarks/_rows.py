@@ -117,7 +117,7 @@ def _off_policy(algorithm: str, width: int, sb3_goal: float | None, sbx_goal: fl
 def _seeds(algorithm: str, width: int) -> Row:
     one = _off_policy(algorithm, width, None, 0.0).case
     case = {**one, "members": 8, "devices": os.cpu_count() or 1, "steps": one["steps"] // 2}
-    rival = Rival("tradax", "one seed", 1.0, {"members": None})
+    rival = Rival("tradax", "one seed", 1.0, {"members": None, "devices": 1})
     what = f"{algorithm.upper()}, Pendulum-v1, {width}x{width}, 8 seeds in all"
     return Row(what, case, (rival,), repeats=3)
 

@@ -127,8 +127,6 @@ def generation(case: dict[str, Any]) -> Made:
 def off_policy(case: dict[str, Any]) -> Made:
     """SAC, TD3: steps after the warm-up, of all members where there are several."""
     members = case.get("members")
-    if members:
-        jax.config.update("jax_num_cpu_devices", case["devices"])
     module = discovery.module("algorithms", case["algorithm"])
     source = jax_source("Pendulum-v1", num_envs=1)
     algorithm = module.make(module.Config(**options(module, case)), source.spec, jnp.float32(1))
