@@ -10,7 +10,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no
 # What tests and benchmarks train is no trial of the user's.
 test bench bench-% fuzz: export TRADAX_TRIALS := off
 
-.PHONY: train test lint format bench bench-calibration bench-learning bench-evolution bench-off-policy bench-sb3 docs clean lock bench-killed bench-full-disk bench-long-run fuzz audit
+.PHONY: train test lint format bench bench-quick bench-counts bench-calibration bench-learning bench-evolution bench-off-policy bench-sb3 docs clean lock bench-killed bench-full-disk bench-long-run fuzz audit
 
 train: $(VENV)/.ready
 	$(BIN)/tradax train
@@ -27,8 +27,16 @@ format: $(VENV)/.ready-test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# Speed against other libraries, half an hour; make bench ROWS="ppo_cartpole_64 sac_64": some rows.
 bench: $(VENV)/.ready-test
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks speed $(ROWS)
+
+# Is anything over 20% worse than in benchmarks/recorded.json? bench-counts: without running anything.
+bench-quick: $(VENV)/.ready-test
+	$(BIN)/python -m benchmarks quick
+
+bench-counts: $(VENV)/.ready-test
+	$(BIN)/python -m benchmarks quick --counts
 
 bench-learning: $(VENV)/.ready-test
 	$(BIN)/python -m benchmarks learning
@@ -38,10 +46,10 @@ bench-calibration: $(VENV)/.ready-test
 	$(BIN)/python -m benchmarks calibration
 
 bench-off-policy: $(VENV)/.ready-test
-	$(BIN)/python -m benchmarks off_policy off_policy_speed
+	$(BIN)/python -m benchmarks off_policy speed sac_64 td3_64 sac_256 td3_256 sac_64_seeds td3_64_seeds
 
 bench-evolution: $(VENV)/.ready-test
-	$(BIN)/python -m benchmarks evolution_speed
+	$(BIN)/python -m benchmarks speed genetic_cartpole genetic_falling genetic_trading genetic_torch es_cartpole es_trading
 
 bench-sb3: $(VENV)/.ready-test
 	$(BIN)/python -m benchmarks sb3_dropin gymnasium_training

@@ -1,1 +1,1 @@
-"""One script per claim; `python -m benchmarks` runs all, `python -m benchmarks NAME` one."""
+"""One script per claim: `python -m benchmarks NAME`; without a name, `speed`."""

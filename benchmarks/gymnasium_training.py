@@ -5,6 +5,7 @@ runs. Learning: mean return of 20 greedy episodes after so many steps, of each s
 direction: steps a second of `tradax/Trading-v0`, one environment and a vector of them.
 """
 
+import os
 import time
 
 import gymnasium
@@ -12,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.ppo_speed import theirs
 from tradax import training
 from tradax.algorithms import ppo
 from tradax.envs import from_gymnasium
@@ -47,6 +47,28 @@ def compare_speed() -> None:
             others.append(theirs(lambda n=name: gymnasium.make(n), 8, 32, 256, 20_000))
         a, b = np.median(ours), np.median(others)
         print(f"| {name} | {a:,.0f} | {b:,.0f} | {a / b:.2f}x |", flush=True)
+
+
+def theirs(make_env, num_envs: int, n_steps: int, batch_size: int, steps: int) -> float:
+    """Steps a second of Stable-Baselines3."""
+    import torch
+    from stable_baselines3 import PPO
+    from stable_baselines3.common.vec_env import DummyVecEnv
+
+    torch.set_num_threads(os.cpu_count() or 1)
+    model = PPO(
+        "MlpPolicy",
+        DummyVecEnv([make_env] * num_envs),
+        n_steps=n_steps,
+        batch_size=batch_size,
+        n_epochs=4,
+        device="cpu",
+        seed=0,
+    )
+    model.learn(n_steps * num_envs)
+    start = time.perf_counter()
+    model.learn(steps)
+    return model.num_timesteps / (time.perf_counter() - start)
 
 
 def show_learning() -> None:

@@ -28,9 +28,7 @@ def main() -> None:
         psr = probabilistic_sharpe(returns)
         assert psr is not None
         ours["probabilistic_sharpe"] = psr
-        for library, figures in json.loads(
-            asked("_statistics_peers", json.dumps(list(returns)))
-        ).items():
+        for library, figures in json.loads(asked("statistics", json.dumps(list(returns)))).items():
             for figure, theirs in figures.items():
                 difference = abs(ours[figure] - theirs)
                 words = figure.replace("_", " ")

@@ -1,6 +1,6 @@
 """What quantstats and empyrical say of returns on standard input; JSON.
 
-python -m benchmarks._statistics_peers < RETURNS.json
+python -m benchmarks.peers.statistics < RETURNS.json
 """
 
 import json
