@@ -3,13 +3,29 @@
 Batched over leading axes `...`; a log-probability has the shape `...`.
 """
 
+import functools
 import math
+from collections.abc import Callable
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 
 from tradax.sharing import ALONE, Share
+
+
+def _reduced(combine: Callable, x: jax.Array) -> jax.Array:
+    """Over the last axis. A few columns are combined one by one: that is fused with what goes
+    before and after, where XLA's reduction of 2 numbers a row takes longer than a layer.
+    """
+    columns = x.shape[-1]
+    if columns > 8:
+        return (jnp.sum if combine is jnp.add else jnp.max)(x, axis=-1)
+    return functools.reduce(combine, [x[..., i] for i in range(columns)])
+
+
+def _total(x: jax.Array) -> jax.Array:
+    return _reduced(jnp.add, x)
 
 
 class Categorical(eqx.Module):
@@ -20,22 +36,31 @@ class Categorical(eqx.Module):
 
     @staticmethod
     def from_logits(logits: jax.Array) -> "Categorical":
-        return Categorical(jax.nn.log_softmax(logits))
+        logits = logits - jax.lax.stop_gradient(_reduced(jnp.maximum, logits))[..., None]
+        return Categorical(logits - jnp.log(_total(jnp.exp(logits)))[..., None])
 
-    def sample(self, key: jax.Array, share: Share = ALONE) -> jax.Array:
-        """Draws; for a device's share of a batch the rows that the whole batch would have."""
-        # What jax.random.categorical computes.
-        noise = share.draw(jax.random.gumbel, key, self.log_probs)
+    def sample(self, key: jax.Array) -> jax.Array:
+        return self.transform(self.noise(key, self.log_probs.shape))
+
+    @staticmethod
+    def noise(key: jax.Array, shape: tuple[int, ...], share: Share = ALONE) -> jax.Array:
+        """Standard Gumbel, which `transform` takes; a device's share is rows of the whole."""
+        return share.draw(jax.random.gumbel, key, shape)
+
+    def transform(self, noise: jax.Array) -> jax.Array:
+        """The action [...] that noise [..., n] becomes, as in jax.random.categorical."""
         return jnp.argmax(noise + self.log_probs, axis=-1)
 
     def mode(self) -> jax.Array:
         return jnp.argmax(self.log_probs, axis=-1)
 
     def log_prob(self, action: jax.Array) -> jax.Array:
-        return jnp.take_along_axis(self.log_probs, action[..., None], axis=-1)[..., 0]
+        # A sum in which all but one are 0 is one loop; gather and its gradient, scatter, are many.
+        taken = jnp.arange(self.log_probs.shape[-1]) == action[..., None]
+        return _total(jnp.where(taken, self.log_probs, 0.0))
 
     def entropy(self) -> jax.Array:
-        return -jnp.sum(jnp.exp(self.log_probs) * self.log_probs, axis=-1)
+        return -_total(jnp.exp(self.log_probs) * self.log_probs)
 
     def kl(self, other: "Distribution") -> jax.Array:
         """KL(self || other), which is of the same kind."""
@@ -49,9 +74,16 @@ class DiagGaussian(eqx.Module):
     mean: jax.Array
     log_std: jax.Array
 
-    def sample(self, key: jax.Array, share: Share = ALONE) -> jax.Array:
-        """Draws; for a device's share of a batch the rows that the whole batch would have."""
-        noise = share.draw(jax.random.normal, key, self.mean)
+    def sample(self, key: jax.Array) -> jax.Array:
+        return self.transform(self.noise(key, self.mean.shape))
+
+    @staticmethod
+    def noise(key: jax.Array, shape: tuple[int, ...], share: Share = ALONE) -> jax.Array:
+        """Standard normal, which `transform` takes; a device's share is rows of the whole."""
+        return share.draw(jax.random.normal, key, shape)
+
+    def transform(self, noise: jax.Array) -> jax.Array:
+        """The action that standard normal noise [..., d] becomes."""
         return self.mean + jnp.exp(self.log_std) * noise
 
     def mode(self) -> jax.Array:
@@ -59,11 +91,11 @@ class DiagGaussian(eqx.Module):
 
     def log_prob(self, action: jax.Array) -> jax.Array:
         z = (action - self.mean) * jnp.exp(-self.log_std)
-        return jnp.sum(-0.5 * z**2 - self.log_std - 0.5 * math.log(2 * math.pi), axis=-1)
+        return _total(-0.5 * z**2 - self.log_std - 0.5 * math.log(2 * math.pi))
 
     def entropy(self) -> jax.Array:
         log_std = jnp.broadcast_to(self.log_std, self.mean.shape)
-        return jnp.sum(log_std + 0.5 * math.log(2 * math.pi * math.e), axis=-1)
+        return _total(log_std + 0.5 * math.log(2 * math.pi * math.e))
 
     def kl(self, other: "Distribution") -> jax.Array:
         """KL(self || other), which is of the same kind."""
@@ -135,7 +167,7 @@ class TanhGaussian(eqx.Module):
         # log(1 - tanh^2 u) without cancellation.
         slope = 2.0 * (math.log(2.0) - u - jax.nn.softplus(-2.0 * u))
         log_normal = -0.5 * z**2 - self.log_std - 0.5 * math.log(2 * math.pi)
-        return jnp.sum(log_normal - slope, axis=-1) - half
+        return _total(log_normal - slope) - half
 
 
 class Point(eqx.Module):
@@ -143,7 +175,7 @@ class Point(eqx.Module):
 
     action: jax.Array
 
-    def sample(self, key: jax.Array, share: Share = ALONE) -> jax.Array:
+    def sample(self, key: jax.Array) -> jax.Array:
         return self.action
 
     def mode(self) -> jax.Array:

@@ -53,6 +53,11 @@ def normal_quantile(probability: jax.Array) -> jax.Array:
     )
 
 
+def is_key(x: jax.Array) -> bool:
+    """Whether it is one of JAX's typed keys."""
+    return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+
+
 def another_key(key: jax.Array) -> jax.Array:
     """A key of its own for the reset that may follow a step.
 
@@ -61,7 +66,7 @@ def another_key(key: jax.Array) -> jax.Array:
     """
     words = _words(key)
     mixed = jnp.stack([_mixed(words[0] ^ _mixed(words[1])), _mixed(words[0] + words[1])])
-    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+    if not is_key(key):
         return jnp.resize(mixed, key.shape)
     data = jnp.resize(mixed, jax.random.key_data(key).shape)
     return jax.random.wrap_key_data(data, impl=jax.random.key_impl(key))
@@ -79,8 +84,7 @@ def random_integer(key: jax.Array, n: jax.Array, stream: int = 0) -> jax.Array:
 
 def _words(key: jax.Array) -> jax.Array:
     """The first two 32-bit words of a key."""
-    typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    return (jax.random.key_data(key) if typed else key)[:2]
+    return (jax.random.key_data(key) if is_key(key) else key)[:2]
 
 
 def _mixed(x: jax.Array) -> jax.Array:

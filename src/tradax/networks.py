@@ -26,8 +26,6 @@ ACTIVATIONS = {
     "silu": jax.nn.silu,
 }
 
-_BLOCK = 128
-
 
 class Dense(eqx.Module):
     """y = x W + b, with W [inputs, outputs]."""
@@ -192,8 +190,8 @@ class RunningMoments(eqx.Module):
 def matmul(x: jax.Array, w: jax.Array) -> jax.Array:
     """x @ w, with a weight gradient that is fast for tall x on CPU.
 
-    The gradient x^T dy of a tall x [N, I] reaches a third of the machine's peak when it is one
-    product; summed over blocks of 128 rows it is 1.1x faster for a whole training step.
+    Of a tall x [N, I] the product x^T dy is 1.2 to 1.6 times faster where x^T is written down
+    first, and for up to 4 outputs 5 to 7 times faster as a sum for each of them.
     """
     return x @ w
 
@@ -205,12 +203,12 @@ def _matmul_forward(x, w):
 def _matmul_backward(residuals, dy):
     x, w = residuals
     x2, dy2 = x.reshape(-1, x.shape[-1]), dy.reshape(-1, dy.shape[-1])
-    rows = x2.shape[0]
-    if jax.default_backend() == "cpu" and rows % _BLOCK == 0 and rows >= 4 * _BLOCK:
-        blocks = (x2.reshape(-1, _BLOCK, x2.shape[1]), dy2.reshape(-1, _BLOCK, dy2.shape[1]))
-        dw = jnp.einsum("nbi,nbo->nio", *blocks).sum(0)
-    else:
+    if jax.default_backend() != "cpu":
         dw = x2.T @ dy2
+    elif dy2.shape[1] <= 4:
+        dw = jnp.stack([(x2 * dy2[:, i : i + 1]).sum(0) for i in range(dy2.shape[1])], axis=1)
+    else:
+        dw = jax.lax.optimization_barrier(x2.T) @ dy2
     return dy @ w.T, dw
 
 

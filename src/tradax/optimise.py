@@ -1,18 +1,17 @@
 """Tools of the update: shuffled minibatch epochs, optimisers, schedules."""
 
+import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.flatten_util import ravel_pytree
 
 from tradax.errors import ConfigError
 
-
-def rows_of(tree: Any, index: jax.Array) -> Any:
-    """Some rows of all arrays."""
-    return jax.tree.map(lambda x: x[index], tree)
+_NARROW = 32  # numbers in a row of an array, up to which it is laid beside others
 
 
 def minibatch_epochs(
@@ -23,26 +22,102 @@ def minibatch_epochs(
     *,
     epochs: int,
     minibatches: int,
-    take: Callable[[Any, jax.Array], Any] = rows_of,
 ) -> tuple[Any, Any]:
     """Run `update(carry, minibatch) -> (carry, metrics)` over fresh shuffles of the batch.
 
     Args:
         batch: pytree of arrays [N, ...]; N divides into `minibatches`.
-        take: (batch, index) -> what `update` gets of a minibatch's rows.
 
     Returns: carry, metrics stacked as [epochs, minibatches, ...].
     """
-    rows = jax.tree.leaves(batch)[0].shape[0]
+    rows = Rows.of(batch)
+    unflatten: Any = None
 
     def one_minibatch(carry, index):
-        return update(carry, take(batch, index))
+        nonlocal unflatten
+        carry, metrics = update(carry, rows.take(index))
+        # One vector: each array of a scan is a copy of its own at every step.
+        metrics, unflatten = ravel_pytree(metrics)
+        return carry, metrics
 
     def one_epoch(carry, key):
-        order = permutation(key, rows).reshape(minibatches, -1)
+        order = permutation(key, rows.size).reshape(minibatches, -1)
         return jax.lax.scan(one_minibatch, carry, order)
 
-    return jax.lax.scan(one_epoch, carry, jax.random.split(key, epochs))
+    carry, metrics = jax.lax.scan(one_epoch, carry, jax.random.split(key, epochs))
+    return carry, jax.vmap(jax.vmap(unflatten))(metrics)
+
+
+def mean_in_parts(compute: Callable[[Any], Any], batch: Any) -> Any:
+    """The mean of `compute` over equal parts of a batch, whose arrays [N, ...] stay in the cache.
+
+    On CPU a gradient takes 1.7 times as long where activations of 32,768 rows go through memory.
+    """
+    rows = jax.tree.leaves(batch)[0].shape[0]
+    parts = _parts(rows) if jax.default_backend() == "cpu" else 1
+    if parts == 1:
+        return compute(batch)
+
+    def one_part(total, part):
+        vector, _ = ravel_pytree(compute(part))
+        return total + vector, None
+
+    split = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), batch)
+    like = jax.eval_shape(compute, jax.tree.map(lambda x: x[0], split))
+    zeros, unflatten = ravel_pytree(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like))
+    total, _ = jax.lax.scan(one_part, zeros, split)
+    return unflatten(total / parts)
+
+
+def _parts(rows: int) -> int:
+    """Into how many equal parts of 2,048 to 4,096 rows they divide; 1 where they do not."""
+    fitting = (parts for parts in range(-(-rows // 4096), rows // 2048 + 1) if rows % parts == 0)
+    return next(fitting, 1)
+
+
+class Rows(NamedTuple):
+    """Arrays [N, ...] whose rows are taken together: the narrow ones side by side in a matrix for
+    each type, so that a row is one read and not one from every array.
+    """
+
+    matrices: dict[str, jax.Array]
+    wide: dict[int, jax.Array]
+    """Arrays that would be copied for nothing, by their place among all."""
+    likes: list[jax.ShapeDtypeStruct]
+    structure: Any
+
+    @staticmethod
+    def of(tree: Any) -> "Rows":
+        arrays, structure = jax.tree.flatten(tree)
+        narrow: dict[str, list[jax.Array]] = {}
+        wide = {}
+        for i, x in enumerate(arrays):
+            if x.size > _NARROW * x.shape[0]:
+                wide[i] = x
+            else:
+                narrow.setdefault(x.dtype.name, []).append(x.reshape(x.shape[0], -1))
+        matrices = {name: jnp.concatenate(columns, axis=1) for name, columns in narrow.items()}
+        likes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in arrays]
+        return Rows(matrices, wide, likes, structure)
+
+    @property
+    def size(self) -> int:
+        return self.likes[0].shape[0]
+
+    def take(self, index: jax.Array) -> Any:
+        """The rows [M] of all arrays."""
+        taken = {name: matrix[index] for name, matrix in self.matrices.items()}
+        column = dict.fromkeys(taken, 0)
+        arrays = []
+        for i, like in enumerate(self.likes):
+            if i in self.wide:
+                arrays.append(self.wide[i][index])
+                continue
+            name, shape = like.dtype.name, like.shape[1:]
+            first = column[name]
+            column[name] = last = first + math.prod(shape)
+            arrays.append(taken[name][:, first:last].reshape(-1, *shape))
+        return jax.tree.unflatten(self.structure, arrays)
 
 
 def permutation(key: jax.Array, n: int) -> jax.Array:
@@ -122,6 +197,40 @@ def descend(
     """One step of an optimiser. Returns: parameters, state of the optimiser."""
     step, opt_state = optimiser.update(gradient, opt_state, parameters)
     return optax.apply_updates(parameters, step), opt_state
+
+
+class Vectors(NamedTuple):
+    """Parameters and the state of their optimiser, each as one vector.
+
+    For optimisers that treat all numbers alike: a step is then a loop or two, where it would be
+    some for every layer.
+    """
+
+    parameters: jax.Array
+    opt_state: Any
+    unflatten: Callable[[jax.Array], Any]
+    restore: Callable[[Any], Any]
+    """The optimiser's state as it was given."""
+
+    @staticmethod
+    def of(parameters: Any, opt_state: Any) -> "Vectors":
+        vector, unflatten = ravel_pytree(parameters)
+        like = jax.tree.structure(parameters)
+
+        def is_like(x):
+            return jax.tree.structure(x) == like
+
+        parts, structure = jax.tree.flatten(opt_state, is_leaf=is_like)
+        flat = [ravel_pytree(x)[0] if is_like(x) else x for x in parts]
+
+        def restore(state):
+            found = structure.flatten_up_to(state)
+            found = [
+                unflatten(x) if is_like(was) else x for x, was in zip(found, parts, strict=True)
+            ]
+            return jax.tree.unflatten(structure, found)
+
+        return Vectors(vector, jax.tree.unflatten(structure, flat), unflatten, restore)
 
 
 def conjugate_gradient(

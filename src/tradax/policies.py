@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from tradax.distributions import Categorical, DiagGaussian, Distribution, Point, TanhGaussian
+from tradax.draws import is_key
 from tradax.networks import MLP, RunningMoments
 from tradax.protocols import Actor, Logged, Policy
 from tradax.sharing import ALONE, Share
@@ -21,7 +22,9 @@ def head_of(spec: Spec) -> Head:
     return "categorical" if spec.action.discrete else "gaussian"
 
 
-def distribution(head: Head, outputs: jax.Array, log_std: jax.Array | None) -> Distribution:
+def distribution(
+    head: Head, outputs: jax.Array, log_std: jax.Array | None
+) -> Categorical | DiagGaussian:
     """The distribution of actions that network outputs [..., n] parameterise."""
     if head == "categorical":
         return Categorical.from_logits(outputs)
@@ -189,11 +192,20 @@ class StochasticActor(Actor):
     def shared(self, share: Share) -> "StochasticActor":
         return StochasticActor(self.network, self.normalizer, self.spec, share)
 
-    def __call__(self, obs: Observation, memory: Any, key: jax.Array):
+    def ahead(self, keys: jax.Array, batch: int) -> jax.Array:
+        """Noise [T, B, n]."""
+        return jax.vmap(lambda key: self._noise(key, batch))(keys)
+
+    def __call__(self, obs: Observation, memory: Any, drawn: jax.Array):
         if self.normalizer is not None:
             assert isinstance(obs, jax.Array)
             obs = self.normalizer(obs)
         outputs, value = self.network(obs)
         actions = distribution(head_of(self.spec), outputs, self.network.log_std)
-        action = actions.sample(key, self.share)
+        noise = self._noise(drawn, value.shape[0]) if is_key(drawn) else drawn
+        action = actions.transform(noise)
         return action, memory, Choice(actions.log_prob(action), value)
+
+    def _noise(self, key: jax.Array, batch: int) -> jax.Array:
+        kind = Categorical if self.spec.action.discrete else DiagGaussian
+        return kind.noise(key, (batch, self.spec.action.size), self.share)

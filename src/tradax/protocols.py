@@ -94,9 +94,22 @@ class Actor(eqx.Module):
             return self
         raise NotImplementedError(f"{type(self).__name__} does not act for a share of a batch")
 
+    def ahead(self, keys: jax.Array, batch: int) -> jax.Array:
+        """What steps draw whatever they observe, [T, ...], from their keys [T]: the keys, or noise.
+
+        Drawn for a whole rollout at once it costs a fraction of what it does step by step.
+        """
+        return keys
+
     @abc.abstractmethod
-    def __call__(self, obs: Observation, memory: Any, key: jax.Array) -> tuple[jax.Array, Any, Any]:
-        """Returns: action [B, ...], memory, extras."""
+    def __call__(
+        self, obs: Observation, memory: Any, drawn: jax.Array
+    ) -> tuple[jax.Array, Any, Any]:
+        """Returns: action [B, ...], memory, extras.
+
+        Args:
+            drawn: a key, or what `ahead` made of it, which gives the same.
+        """
 
 
 class Policy(eqx.Module):

@@ -21,6 +21,7 @@ from tradax.sharing import Share
 from tradax.spaces import ActionSpec, Factored, Observation, Spec, action_spec
 
 _CHECK_EVERY = 32  # steps between looks at whether all episodes have ended
+_SMALL = 512  # bytes of a first state that may be kept for every step of a rollout
 
 
 class Carry(NamedTuple):
@@ -81,13 +82,11 @@ class JaxSource(Source):
         here = replace(self, num_envs=self.num_envs // share.devices)
         see, actor = here._prepare(actor.shared(share), table, n_steps)
 
-        def one_step(carry_and_sums, keys):
+        def one_step(carry_and_sums, drawn):
             carry, sums = carry_and_sums
-            act_key, env_keys = keys
-            action, memory, extras = actor(see(carry.obs), carry.memory, act_key)
-            step = jax.vmap(self._step_one)(
-                env_keys, carry.env_state, self.spec.action.clip(action)
-            )
+            for_actor, for_env = drawn
+            action, memory, extras = actor(see(carry.obs), carry.memory, for_actor)
+            step = jax.vmap(self._step_one)(for_env, carry.env_state, self.spec.action.clip(action))
             done = step.terminated | step.truncated
             episode_return = carry.episode_return + step.reward
             episode_length = carry.episode_length + 1.0
@@ -115,13 +114,14 @@ class JaxSource(Source):
             )
             return (next_carry, sums), record
 
-        # All keys at once: a key split inside the scan costs a launch of its own every step.
+        # All draws at once: threefry inside the scan costs as much as all else of a small step.
         keys = jax.random.split(key, (n_steps, 1 + self.num_envs))
-        keys = (keys[:, 0], share.of(keys[:, 1:], axis=1))
+        env_keys = share.of(keys[:, 1:], axis=1)
+        drawn = (actor.ahead(keys[:, 0], here.num_envs), self._ahead(env_keys))
         zeros = jnp.zeros(here.num_envs)
         start = (share.of(carry), Finished(zeros, zeros, zeros))
         # Devices meet after the last step only: a word at every step costs more than the step.
-        (carry, sums), record = jax.lax.scan(one_step, start, keys)
+        (carry, sums), record = jax.lax.scan(one_step, start, drawn)
         carry, sums = share.gathered((carry, sums))
         experience = Experience(*share.gathered(record, axis=1), table=table, share=share)
         return carry, experience, jax.tree.map(jnp.sum, sums)
@@ -177,7 +177,7 @@ class JaxSource(Source):
             batched = jax.tree.map(lambda x: x[None], obs)
             action, memory, _ = actor(see(batched), memory, act_key)
             action = self.spec.action.clip(action[0])
-            step = self._step_one(env_key, env_state, action)
+            step = self._step_one(Drawn(env_key, None), env_state, action)
             over_now = over | step.terminated | step.truncated
             env_state, obs = jax.tree.map(
                 lambda new, old: jnp.where(over_now, old, new),
@@ -230,8 +230,23 @@ class JaxSource(Source):
         state = jax.tree.map(lambda x, like: jnp.asarray(x, like.dtype), state, fixed)
         return state, jnp.ravel(obs).astype(jnp.float32)
 
-    def _step_one(self, key: jax.Array, state: Any, action: jax.Array) -> "Step":
-        action = self._own(action)
+    def _ahead(self, keys: jax.Array) -> "Drawn":
+        """What steps draw whatever state they find, from their keys [T, B]."""
+        if self._steps_plainly:
+            fresh = jax.eval_shape(self._reset_one, keys[0, 0])
+            if sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(fresh)) <= _SMALL:
+                # As gymnax's own step splits its key.
+                keys = jax.vmap(jax.vmap(jax.random.split))(keys)
+                return Drawn(keys[..., 0], jax.vmap(jax.vmap(self._reset_one))(keys[..., 1]))
+        return Drawn(keys, None)
+
+    @property
+    def _steps_plainly(self) -> bool:
+        """Whether it is gymnax's own `step` that would put together a step and a reset."""
+        return type(self.env).step is Environment.step
+
+    def _step_one(self, drawn: "Drawn", state: Any, action: jax.Array) -> "Step":
+        action, key = self._own(action), drawn.key
         if isinstance(self.env, MarketEnvironment):
             # Our own: no wrapper to go through, and an observation by row.
             stepped, reward, terminated, info = self.env.step_state(key, state, action, self.params)
@@ -240,9 +255,16 @@ class JaxSource(Source):
             fresh = self.env.reset_state(another_key(key), self.params)
             state = _where(terminated | truncated, fresh, stepped)
             return Step(state, self._factored(state), next_obs, reward, terminated, truncated, info)
-        shape = self.env.action_space(self.params).shape
+        action = action.reshape(self.env.action_space(self.params).shape)
+        if drawn.fresh is not None:
+            obs, stepped, reward, terminated, _ = self.env.step_env(key, state, action, self.params)
+            next_obs = jnp.ravel(obs).astype(jnp.float32)
+            reward = jnp.asarray(reward, jnp.float32).reshape(())
+            truncated = self.env.is_truncated(stepped, self.params) & ~terminated
+            state, obs = _where(terminated | truncated, drawn.fresh, (stepped, next_obs))
+            return Step(state, obs, next_obs, reward, terminated, truncated, {})
         obs, state, reward, terminated, truncated, info = self.env.step(
-            key, state, action.reshape(shape), self.params
+            key, state, action, self.params
         )
         next_obs = jnp.ravel(info["final_observation"]).astype(jnp.float32)
         obs = jnp.ravel(obs).astype(jnp.float32)
@@ -266,8 +288,8 @@ class JaxSource(Source):
             )
             done = terminated | self.env.is_truncated(state, self.params)
             return Advance(state, self._factored(state), reward, done)
-        if type(self.env).step is not Environment.step:
-            step = self._step_one(key, state, action)
+        if not self._steps_plainly:
+            step = self._step_one(Drawn(key, None), state, action)
             return Advance(step.state, step.obs, step.reward, step.terminated | step.truncated)
         action = self._own(action)
         shape = self.env.action_space(self.params).shape
@@ -291,6 +313,14 @@ class JaxSource(Source):
             return jnp.int32(0)
         shape = self.env.action_space(self.params).shape
         return jnp.zeros(shape, jnp.float32)
+
+
+class Drawn(NamedTuple):
+    """What a step of an environment draws."""
+
+    key: jax.Array
+    fresh: Any
+    """State and observation after a reset, should the episode end; None: drawn in the step."""
 
 
 class Advance(NamedTuple):

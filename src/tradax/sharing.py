@@ -9,6 +9,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 
@@ -47,16 +48,16 @@ class Share(eqx.Module):
         flat, unflatten = ravel_pytree(tree)
         return unflatten(jax.lax.pmean(flat, self.axis))
 
-    def draw(self, sampler: Callable, key: jax.Array, like: jax.Array) -> jax.Array:
-        """This device's rows, as many as `like` has, of what one device would draw for all.
+    def draw(self, sampler: Callable, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        """This device's rows [shape] of what one device would draw for all.
 
         Args:
             sampler: (key, shape, dtype) -> array.
         """
         if self.axis is None:
-            return sampler(key, like.shape, like.dtype)
-        rows, *rest = like.shape
-        return self.of(sampler(key, (rows * self.devices, *rest), like.dtype))
+            return sampler(key, shape, jnp.float32)
+        rows, *rest = shape
+        return self.of(sampler(key, (rows * self.devices, *rest), jnp.float32))
 
 
 ALONE = Share()

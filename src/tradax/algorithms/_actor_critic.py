@@ -16,7 +16,7 @@ from tradax.algorithms._policy_gradient import Batch, Learner, PolicyGradient
 from tradax.config import config, setting
 from tradax.distributions import Distribution
 from tradax.errors import ConfigError
-from tradax.optimise import descend
+from tradax.optimise import descend, mean_in_parts
 from tradax.policies import ActorCritic
 from tradax.protocols import Metrics
 
@@ -77,7 +77,18 @@ class ActorCriticGradient(PolicyGradient):
         Args:
             batch: this device's `part`.
         """
-        return batch.share.mean(jax.grad(self.loss, has_aux=True)(network, batch, table, own))
+        pull: Any = None
+        if table is not None and batch.advantage.size > table.shape[0]:
+            # Once for all parts of the batch.
+            network, pull = jax.vjp(lambda network: network.tabulate(table), network)
+
+        def of_part(part: Batch):
+            return jax.grad(self.loss, has_aux=True)(network, part, table, own)
+
+        gradient, metrics = mean_in_parts(of_part, batch)
+        if pull is not None:
+            (gradient,) = pull(gradient)
+        return batch.share.mean((gradient, metrics))
 
     def loss(
         self, network: ActorCritic, batch: Batch, table: jax.Array | None, own: Any = ()

@@ -17,7 +17,13 @@ from tradax.algorithms import _policy_gradient
 from tradax.algorithms._policy_gradient import Batch, Learner, PolicyGradient
 from tradax.config import config, section, setting
 from tradax.errors import ConfigError
-from tradax.optimise import check_minibatches, conjugate_gradient, descend, minibatch_epochs
+from tradax.optimise import (
+    Vectors,
+    check_minibatches,
+    conjugate_gradient,
+    descend,
+    minibatch_epochs,
+)
 from tradax.policies import ActorCritic
 from tradax.protocols import Metrics
 
@@ -163,22 +169,26 @@ class NaturalGradient(PolicyGradient):
         def loss(critic, batch):
             return 0.5 * batch.mean((critic(batch.obs, table)[..., 0] - batch.value_target) ** 2)
 
-        def update(carry, minibatch):
-            critic, opt_state = carry
-            found = jax.value_and_grad(loss)(critic, minibatch)
-            value, gradient = minibatch.share.mean(found)
-            return descend(optimiser, gradient, opt_state, critic), value
+        vectors = Vectors.of(learner.network.critic, learner.opt_state)
 
-        (critic, opt_state), losses = minibatch_epochs(
+        def update(carry, minibatch):
+            parameters, opt_state = carry
+            mine = self.part(minibatch)
+            found = jax.value_and_grad(loss)(vectors.unflatten(parameters), mine)
+            value, gradient = mine.share.mean(found)
+            return descend(optimiser, ravel_pytree(gradient)[0], opt_state, parameters), value
+
+        (parameters, opt_state), losses = minibatch_epochs(
             update,
-            (learner.network.critic, learner.opt_state),
+            (vectors.parameters, vectors.opt_state),
             batch,
             key,
             epochs=c.critic_epochs,
             minibatches=c.critic_minibatches,
-            take=self.part,
         )
+        critic = vectors.unflatten(parameters)
         network = ActorCritic(learner.network.actor, critic, learner.network.log_std)
+        opt_state = vectors.restore(opt_state)
         return learner._replace(network=network, opt_state=opt_state), losses[-1].mean()
 
 

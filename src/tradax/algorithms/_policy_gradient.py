@@ -22,7 +22,7 @@ from tradax.config import config, section, setting
 from tradax.distributions import Distribution
 from tradax.errors import ConfigError
 from tradax.networks import mlp
-from tradax.optimise import adam, linear_anneal, rows_of
+from tradax.optimise import adam, linear_anneal
 from tradax.policies import ActorCritic, NetworkPolicy, StochasticActor, distribution, head_of
 from tradax.protocols import Actor, Algorithm, Experience, Logged, Metrics, Source
 from tradax.returns import explained_variance, gae, importance_weight, standardise
@@ -241,24 +241,16 @@ class PolicyGradient(Algorithm):
             weight=weight,
         )
 
-    def part(self, batch: Batch, index: jax.Array | None = None) -> Batch:
+    def part(self, batch: Batch) -> Batch:
         """What one gradient is computed from: this device's share of a flat batch.
-
-        Args:
-            index: of these rows of it only.
 
         Returns: with advantages as the losses take them, standardised over the rows of all
             devices (all equal: zeros), or as they are.
         """
-        share = batch.share
-        if index is None:
-            rows, mine = batch, share.of(batch)
-        else:
-            rows, mine = rows_of(batch, index), rows_of(batch, share.of(index))
-        credit = rows.advantage
+        credit = batch.advantage
         if self.config.normalize_advantages:
-            credit = standardise(credit, rows.weight)
-        return mine._replace(advantage=share.of(credit))
+            credit = standardise(credit, batch.weight)
+        return batch.share.of(batch._replace(advantage=credit))
 
     def diagnose(self, network: ActorCritic, batch: Batch, table: jax.Array | None) -> Metrics:
         """Entropy of a policy, and its divergence from the one that collected the batch.

@@ -19,6 +19,7 @@ import optax
 from tradax.algorithms import a2c
 from tradax.algorithms._policy_gradient import Batch, Learner
 from tradax.config import config, setting
+from tradax.draws import is_key
 from tradax.errors import ConfigError
 from tradax.optimise import descend
 from tradax.policies import ActorCritic, StochasticActor
@@ -72,19 +73,28 @@ class WorkerActor(Actor):
         actor = StochasticActor(networks, self.workers.normalizer, self.workers.spec)
         return WorkerActor(actor, self.count // share.devices, share)
 
-    def __call__(self, obs: Observation, memory: Any, key: jax.Array):
-        def act(network, obs, key):
+    def ahead(self, keys: jax.Array, batch: int) -> jax.Array:
+        """Noise [T, workers, B / workers, n]."""
+        each = batch // self.count
+        noise = jax.vmap(lambda keys: self.workers.ahead(keys, each))
+        return noise(jax.vmap(self._keys)(keys))
+
+    def __call__(self, obs: Observation, memory: Any, drawn: jax.Array):
+        def act(network, obs, drawn):
             return StochasticActor(network, self.workers.normalizer, self.workers.spec)(
-                obs, memory, key
+                obs, memory, drawn
             )
 
-        # One worker draws what the actor of A2C would.
-        everyone = self.count * self.share.devices
-        keys = self.share.of(jax.random.split(key, everyone) if everyone > 1 else key[None])
+        drawn = self._keys(drawn) if is_key(drawn) else drawn
         split = jax.tree.map(lambda x: x.reshape(self.count, -1, *x.shape[1:]), obs)
-        action, _, extras = jax.vmap(act)(self.workers.network, split, keys)
+        action, _, extras = jax.vmap(act)(self.workers.network, split, drawn)
         joined = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (action, extras))
         return joined[0], memory, joined[1]
+
+    def _keys(self, key: jax.Array) -> jax.Array:
+        """One of each worker; one worker alone draws what the actor of A2C would."""
+        everyone = self.count * self.share.devices
+        return self.share.of(jax.random.split(key, everyone) if everyone > 1 else key[None])
 
 
 class A3C(a2c.AdvantageActorCritic):

@@ -9,13 +9,14 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
+from jax.flatten_util import ravel_pytree
 
 from tradax.algorithms import _actor_critic
 from tradax.algorithms._actor_critic import ActorCriticGradient
 from tradax.algorithms._policy_gradient import Batch, Learner, kl_estimate
 from tradax.config import config, setting
 from tradax.distributions import Distribution
-from tradax.optimise import check_minibatches, descend, minibatch_epochs
+from tradax.optimise import Vectors, check_minibatches, descend, minibatch_epochs
 from tradax.policies import ActorCritic
 from tradax.protocols import Metrics
 from tradax.spaces import Spec
@@ -72,26 +73,29 @@ class PPO(ActorCriticGradient):
         learning_rate = self.learning_rate(learner)
         optimiser = self.optimiser(learning_rate)
 
+        vectors = Vectors.of(learner.network, learner.opt_state)
+
         def update(carry, minibatch):
-            network, opt_state, stopped = carry
-            gradient, metrics = self.gradient(network, minibatch, table, kl_weight)
+            parameters, opt_state, stopped = carry
+            network = vectors.unflatten(parameters)
+            gradient, metrics = self.gradient(network, self.part(minibatch), table, kl_weight)
+            gradient = ravel_pytree(gradient)[0]
             metrics["gradient_norm"] = optax.tree.norm(gradient)
-            new = descend(optimiser, gradient, opt_state, network)
+            new = descend(optimiser, gradient, opt_state, parameters)
             if c.target_kl is not None:
                 stopped = stopped | (metrics["kl"] > 1.5 * c.target_kl)
                 new = jax.tree.map(
-                    lambda new, old: jnp.where(stopped, old, new), new, (network, opt_state)
+                    lambda new, old: jnp.where(stopped, old, new), new, (parameters, opt_state)
                 )
             return (*new, stopped), metrics
 
-        (network, opt_state, _), metrics = minibatch_epochs(
+        (parameters, opt_state, _), metrics = minibatch_epochs(
             update,
-            (learner.network, learner.opt_state, jnp.bool_(False)),
+            (vectors.parameters, vectors.opt_state, jnp.bool_(False)),
             batch.flat(),
             key,
             epochs=c.epochs,
             minibatches=c.minibatches,
-            take=self.part,
         )
         last_kl = metrics["kl"][-1].mean()
         metrics = {name: value.mean() for name, value in metrics.items()}
@@ -99,7 +103,9 @@ class PPO(ActorCriticGradient):
         if c.objective == "kl":
             metrics["kl_weight"] = kl_weight
         return learner._replace(
-            network=network, opt_state=opt_state, own=self._adapted(kl_weight, last_kl)
+            network=vectors.unflatten(parameters),
+            opt_state=vectors.restore(opt_state),
+            own=self._adapted(kl_weight, last_kl),
         ), metrics
 
     def policy_loss(self, actions: Distribution, batch: Batch, own: jax.Array):
