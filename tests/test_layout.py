@@ -19,6 +19,7 @@ ORDER = [
     "deferred",
     "gymnax_parts",
     "draws",
+    "packing",
     "protocols",
     "networks",
     "distributions",

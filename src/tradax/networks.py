@@ -63,14 +63,14 @@ class FirstLayer(eqx.Module):
     def __call__(self, obs: Observation, table: jax.Array | None = None) -> jax.Array:
         if not isinstance(obs, Factored):
             weights = [w for w in (self.market, self.account) if w is not None]
-            return obs @ jnp.concatenate(weights) + self.bias
+            return matmul(obs, jnp.concatenate(weights)) + self.bias
         assert table is not None, "a factored observation needs its market table"
         assert self.market is not None
         if math.prod(obs.row.shape) > table.shape[0]:
             market = (table @ self.market)[obs.row]
         else:
             market = table[obs.row] @ self.market
-        return market + obs.account @ self.account + self.bias
+        return market + matmul(obs.account, self.account) + self.bias
 
 
 class TabulatedFirstLayer(eqx.Module):
@@ -82,7 +82,7 @@ class TabulatedFirstLayer(eqx.Module):
 
     def __call__(self, obs: Observation, table: jax.Array | None = None) -> jax.Array:
         assert isinstance(obs, Factored)
-        return self.projection[obs.row] + obs.account @ self.account
+        return self.projection[obs.row] + matmul(obs.account, self.account)
 
 
 class MLP(eqx.Module):

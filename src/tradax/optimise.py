@@ -1,6 +1,5 @@
 """Tools of the update: shuffled minibatch epochs, optimisers, schedules."""
 
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -10,8 +9,7 @@ import optax
 from jax.flatten_util import ravel_pytree
 
 from tradax.errors import ConfigError
-
-_NARROW = 32  # numbers in a row of an array, up to which it is laid beside others
+from tradax.packing import side_by_side
 
 
 def minibatch_epochs(
@@ -30,18 +28,20 @@ def minibatch_epochs(
 
     Returns: carry, metrics stacked as [epochs, minibatches, ...].
     """
-    rows = Rows.of(batch)
+    rows = jax.tree.leaves(batch)[0].shape[0]
+    # A row is one read, not one from every array.
+    packed, unpack = side_by_side(batch)
     unflatten: Any = None
 
     def one_minibatch(carry, index):
         nonlocal unflatten
-        carry, metrics = update(carry, rows.take(index))
+        carry, metrics = update(carry, unpack(jax.tree.map(lambda x: x[index], packed)))
         # One vector: each array of a scan is a copy of its own at every step.
         metrics, unflatten = ravel_pytree(metrics)
         return carry, metrics
 
     def one_epoch(carry, key):
-        order = permutation(key, rows.size).reshape(minibatches, -1)
+        order = permutation(key, rows).reshape(minibatches, -1)
         return jax.lax.scan(one_minibatch, carry, order)
 
     carry, metrics = jax.lax.scan(one_epoch, carry, jax.random.split(key, epochs))
@@ -73,51 +73,6 @@ def _parts(rows: int) -> int:
     """Into how many equal parts of 2,048 to 4,096 rows they divide; 1 where they do not."""
     fitting = (parts for parts in range(-(-rows // 4096), rows // 2048 + 1) if rows % parts == 0)
     return next(fitting, 1)
-
-
-class Rows(NamedTuple):
-    """Arrays [N, ...] whose rows are taken together: the narrow ones side by side in a matrix for
-    each type, so that a row is one read and not one from every array.
-    """
-
-    matrices: dict[str, jax.Array]
-    wide: dict[int, jax.Array]
-    """Arrays that would be copied for nothing, by their place among all."""
-    likes: list[jax.ShapeDtypeStruct]
-    structure: Any
-
-    @staticmethod
-    def of(tree: Any) -> "Rows":
-        arrays, structure = jax.tree.flatten(tree)
-        narrow: dict[str, list[jax.Array]] = {}
-        wide = {}
-        for i, x in enumerate(arrays):
-            if x.size > _NARROW * x.shape[0]:
-                wide[i] = x
-            else:
-                narrow.setdefault(x.dtype.name, []).append(x.reshape(x.shape[0], -1))
-        matrices = {name: jnp.concatenate(columns, axis=1) for name, columns in narrow.items()}
-        likes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in arrays]
-        return Rows(matrices, wide, likes, structure)
-
-    @property
-    def size(self) -> int:
-        return self.likes[0].shape[0]
-
-    def take(self, index: jax.Array) -> Any:
-        """The rows [M] of all arrays."""
-        taken = {name: matrix[index] for name, matrix in self.matrices.items()}
-        column = dict.fromkeys(taken, 0)
-        arrays = []
-        for i, like in enumerate(self.likes):
-            if i in self.wide:
-                arrays.append(self.wide[i][index])
-                continue
-            name, shape = like.dtype.name, like.shape[1:]
-            first = column[name]
-            column[name] = last = first + math.prod(shape)
-            arrays.append(taken[name][:, first:last].reshape(-1, *shape))
-        return jax.tree.unflatten(self.structure, arrays)
 
 
 def permutation(key: jax.Array, n: int) -> jax.Array:

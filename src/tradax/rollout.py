@@ -16,6 +16,7 @@ from tradax.draws import another_key
 from tradax.envs._market import MarketEnvironment
 from tradax.errors import TradaxError
 from tradax.gymnax_parts import Environment
+from tradax.packing import side_by_side
 from tradax.protocols import Actor, Experience, Finished, Source
 from tradax.sharing import Share
 from tradax.spaces import ActionSpec, Factored, Observation, Spec, action_spec
@@ -82,28 +83,24 @@ class JaxSource(Source):
         here = replace(self, num_envs=self.num_envs // share.devices)
         see, actor = here._prepare(actor.shared(share), table, n_steps)
 
-        def one_step(carry_and_sums, drawn):
-            carry, sums = carry_and_sums
+        unpack: Any = None
+
+        def one_step(carry, drawn):
+            nonlocal unpack
             for_actor, for_env = drawn
             action, memory, extras = actor(see(carry.obs), carry.memory, for_actor)
             step = jax.vmap(self._step_one)(for_env, carry.env_state, self.spec.action.clip(action))
             done = step.terminated | step.truncated
             episode_return = carry.episode_return + step.reward
             episode_length = carry.episode_length + 1.0
-            sums = Finished(
-                sums.episodes + done,
-                sums.return_sum + jnp.where(done, episode_return, 0.0),
-                sums.length_sum + jnp.where(done, episode_length, 0.0),
-            )
-            memory = _where(done, actor.initial_memory(here.num_envs), memory)
             next_carry = Carry(
                 step.state,
                 step.obs,
-                memory,
+                _where(done, actor.initial_memory(here.num_envs), memory),
                 jnp.where(done, 0.0, episode_return),
                 jnp.where(done, 0.0, episode_length),
             )
-            record = (
+            transition = (
                 carry.obs,
                 action,
                 step.reward,
@@ -112,19 +109,25 @@ class JaxSource(Source):
                 step.truncated,
                 extras,
             )
-            return (next_carry, sums), record
+            record, unpack = side_by_side((transition, episode_return, episode_length))
+            return next_carry, record
 
         # All draws at once: threefry inside the scan costs as much as all else of a small step.
         keys = jax.random.split(key, (n_steps, 1 + self.num_envs))
         env_keys = share.of(keys[:, 1:], axis=1)
         drawn = (actor.ahead(keys[:, 0], here.num_envs), self._ahead(env_keys))
-        zeros = jnp.zeros(here.num_envs)
-        start = (share.of(carry), Finished(zeros, zeros, zeros))
         # Devices meet after the last step only: a word at every step costs more than the step.
-        (carry, sums), record = jax.lax.scan(one_step, start, drawn)
-        carry, sums = share.gathered((carry, sums))
-        experience = Experience(*share.gathered(record, axis=1), table=table, share=share)
-        return carry, experience, jax.tree.map(jnp.sum, sums)
+        carry, record = jax.lax.scan(one_step, share.of(carry), drawn)
+        carry, record = share.gathered(carry), share.gathered(record, axis=1)
+        transition, episode_return, episode_length = unpack(record)
+        experience = Experience(*transition, table=table, share=share)
+        done = experience.done
+        finished = Finished(
+            jnp.sum(done, dtype=jnp.float32),
+            jnp.sum(jnp.where(done, episode_return, 0.0)),
+            jnp.sum(jnp.where(done, episode_length, 0.0)),
+        )
+        return carry, experience, finished
 
     def episodes(
         self, actor: Actor, key: jax.Array, limit: int, *, copies: int = 1, first: Any = 0
