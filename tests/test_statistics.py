@@ -7,13 +7,8 @@ import pytest
 
 from tradax.data import samples
 from tradax.errors import TradaxError
-from tradax.evaluation import bootstrap, metrics
-from tradax.evaluation.bootstrap import (
-    block_length,
-    performance,
-    performance_intervals,
-    resample,
-)
+from tradax.evaluation import metrics
+from tradax.evaluation.bootstrap import block_length, performance, performance_intervals
 from tradax.evaluation.overfitting import overfitting
 from tradax.evaluation.seeds import interquartile_mean
 from tradax.evaluation.superiority import superior_ability
@@ -54,30 +49,6 @@ def test_intervals_are_arch_percentile_intervals():
     for interval, (low, high) in zip(found.values(), peer.T, strict=True):
         assert interval.ends == pytest.approx((low, high), rel=1e-8)
         assert low < interval.estimate < high
-
-
-@pytest.mark.parametrize("block", [1, 7, 300])
-def test_rows_are_drawn_as_by_arch(block):
-    from arch.bootstrap import StationaryBootstrap
-
-    rows = np.arange(300.0)[:, None]
-    ours = resample(lambda sample: sample[:, 0], rows, block=block, seed=5, replications=4)
-    peer = StationaryBootstrap(block, rows, seed=5).apply(lambda sample: sample[:, 0], 4)
-    np.testing.assert_array_equal(ours, peer)
-
-
-def test_the_length_of_blocks_is_that_of_arch():
-    from arch.bootstrap import optimal_block_length
-
-    rng = np.random.default_rng(0)
-    for rows in (60, 61, 500, 5_000):
-        noise = rng.normal(size=(rows, 6))
-        walks = np.cumsum(noise, axis=0)
-        moving = noise[:-5] + noise[3:-2] + noise[5:]
-        samples = [*noise.T, *walks.T, *moving.T, np.sin(np.arange(rows)), np.abs(noise[:, 0])]
-        for x in samples:
-            peer = optimal_block_length(x)["stationary"].iloc[0]
-            np.testing.assert_equal(bootstrap._best_length(x), peer)
 
 
 def test_90_percent_intervals_hold_the_true_sharpe_ratio_in_about_90_of_100_samples():

@@ -3,9 +3,6 @@
 Blocks of consecutive bars, of random length, are drawn with replacement until there are as many
 bars as before, so that what depends on the bars before it mostly still does. Intervals lie between
 quantiles of the resampled figures (percentile intervals).
-
-Numbers are those of the package arch, bit for bit. Importing it costs 0.8 to 1 s, for it brings
-pandas, statsmodels and matplotlib.
 """
 
 import math
@@ -134,16 +131,9 @@ def resample(
     Args:
         statistic: of [n, m] rows; returns [k].
     """
-    rng, n = np.random.default_rng(seed), len(columns)
-    bars = np.arange(n)
-    found = []
-    for _ in range(replications):
-        drawn, begins = rng.integers(n, size=n), rng.random(n) <= 1.0 / block
-        begins[0] = True
-        # Of each bar, where its block begins; the last bar is followed by the first.
-        begin = np.maximum.accumulate(np.where(begins, bars, 0))
-        found.append(statistic(columns[(drawn[begin] + bars - begin) % n]))
-    return np.array(found)
+    from arch.bootstrap import StationaryBootstrap
+
+    return StationaryBootstrap(block, columns, seed=seed).apply(statistic, replications)
 
 
 def block_length(columns: np.ndarray) -> int:
@@ -151,40 +141,10 @@ def block_length(columns: np.ndarray) -> int:
 
     Args: columns: [n, m].
     """
+    from arch.bootstrap import optimal_block_length
+
     varying = columns[:, columns.std(axis=0) > ROUNDING]
     if len(columns) < LEAST_BARS or varying.shape[1] == 0:
         return 1
-    lengths = np.array([_best_length(column) for column in varying.T])
+    lengths = np.asarray(optimal_block_length(varying)["stationary"])
     return math.ceil(min(np.nanmax(lengths, initial=1.0), len(columns) / 4))
-
-
-def _best_length(x: np.ndarray) -> float:
-    """b = (2 g^2 n / d)^(1/3), with d = 2 s^2 of the stationary bootstrap, where
-
-    g = sum_k h(k/m) |k| c_k,  s = sum_k h(k/m) c_k,  h(x) = min(1, 2 (1 - |x|)), |k| <= m
-
-    c_k is the autocovariance at lag k, and m twice the lag before the first 5 (or log10 n)
-    autocorrelations that are within 2 sqrt(log10(n) / n) of 0.
-
-    Args: x: [n].
-    """
-    n = len(x)
-    x = x - x.mean(0)
-    in_a_row = max(5, int(np.log10(n)))
-    most = math.ceil(np.sqrt(n)) + in_a_row
-    covariance, correlation = np.zeros(most + 1), np.zeros(most + 1)
-    for lag in range(most + 1):
-        product = x[lag:] @ x[: n - lag]
-        covariance[lag] = product / n
-        later, earlier = x[lag + 1 :], x[: -(lag + 1)]  # one lag on, as in arch
-        correlation[lag] = np.abs(product) / np.sqrt((later @ later) * (earlier @ earlier))
-    small = correlation < 2 * np.sqrt(np.log10(n) / n)
-    quiet = [k for k in range(most - in_a_row + 1) if small[k : k + in_a_row].all()]
-    m = min(2 * max(quiet[0], 1), most) if quiet else most
-    g, s = 0.0, covariance[0]
-    for k in range(1, m + 1):
-        weight = 1 if k / m <= 1 / 2 else 2 * (1 - k / m)
-        g += 2 * weight * k * covariance[k]
-        s += 2 * weight * covariance[k]
-    length = ((2 * g**2) / (2 * s**2)) ** (1 / 3) * n ** (1 / 3)
-    return min(length, np.ceil(min(3 * np.sqrt(n), n / 3)))
