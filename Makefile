@@ -4,7 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 AUDIT := .venv-audit
 LICENCES := MIT;BSD;Apache;PSF;Python Software Foundation;NCSA;Public Domain;MPL-2.0;Mozilla Public License 2.0
-# Without compiling: Python does it for what is imported, a small part of what is installed.
+# Without compiling: Python does it for what is imported, a small part of what is installed. It is to
+# keep that, for a program that compiles all of its imports anew takes seconds longer to start.
+export PYTHONDONTWRITEBYTECODE :=
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint requirements.lock
 
 # What tests and benchmarks train is no trial of the user's.

@@ -191,7 +191,7 @@ def train(
                 strict=strict,
             )
             finite, done = jax.device_get((finite, done))  # waits for the device
-            done = int(done)
+            finite, done = np.asarray(finite), int(done)
             seconds = time.perf_counter() - began
             clock.add(seconds, done * steps_per_update)
             length = max(1, min(4 * length, round(n * chunk_seconds / max(seconds, 1e-6))))
