@@ -3,13 +3,14 @@
 tests/test_benchmarks.py holds them against ours, step by step.
 """
 
+import abc
 from typing import Any
 
 import gymnasium
 import numpy as np
 
 
-class _OnRows(gymnasium.Env):
+class _OnRows(gymnasium.Env, abc.ABC):
     """Episodes that begin anywhere in the span of `params` and go from row to row."""
 
     def __init__(self, params: Any, actions: int, limit: float, account: int):
@@ -40,14 +41,14 @@ class _OnRows(gymnasium.Env):
     def observe(self):
         return np.concatenate([self.table[self.row], self.account()]).astype(np.float32)
 
-    def begin(self):
-        raise NotImplementedError
+    @abc.abstractmethod
+    def begin(self): ...
 
-    def trade(self, action) -> float:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def trade(self, action) -> float: ...
 
-    def account(self):
-        raise NotImplementedError
+    @abc.abstractmethod
+    def account(self): ...
 
 
 class NumpyTrading(_OnRows):
