@@ -69,6 +69,17 @@ def mean_in_parts(compute: Callable[[Any], Any], batch: Any) -> Any:
     return unflatten(total / parts)
 
 
+def in_parts(compute: Callable[[Any], jax.Array], batch: Any) -> jax.Array:
+    """`compute(batch)` [N, ...], from parts of the batch that stay in the cache."""
+    rows = jax.tree.leaves(batch)[0].shape[0]
+    parts = _parts(rows) if jax.default_backend() == "cpu" else 1
+    if parts == 1:
+        return compute(batch)
+    split = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), batch)
+    found = jax.lax.map(compute, split)
+    return found.reshape(rows, *found.shape[2:])
+
+
 def _parts(rows: int) -> int:
     """Into how many equal parts of 2,048 to 4,096 rows they divide; 1 where they do not."""
     fitting = (parts for parts in range(-(-rows // 4096), rows // 2048 + 1) if rows % parts == 0)

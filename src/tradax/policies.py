@@ -174,11 +174,12 @@ class Choice(NamedTuple):
     """What a stochastic actor notes beside its action."""
 
     log_prob: jax.Array
-    value: jax.Array
+    value: jax.Array | None
+    """None where a network of its own gives it: faster for all steps at once, afterwards."""
 
 
 class StochasticActor(Actor):
-    """Samples from an actor-critic and notes log-probability and value."""
+    """Samples from an actor-critic and notes what it knows then."""
 
     network: ActorCritic
     normalizer: RunningMoments | None
@@ -200,9 +201,13 @@ class StochasticActor(Actor):
         if self.normalizer is not None:
             assert isinstance(obs, jax.Array)
             obs = self.normalizer(obs)
-        outputs, value = self.network(obs)
-        actions = distribution(head_of(self.spec), outputs, self.network.log_std)
-        noise = self._noise(drawn, value.shape[0]) if is_key(drawn) else drawn
+        network, value = self.network, None
+        if network.critic is None:
+            outputs, value = network(obs)
+        else:
+            outputs = network.outputs(obs)
+        actions = distribution(head_of(self.spec), outputs, network.log_std)
+        noise = self._noise(drawn, outputs.shape[0]) if is_key(drawn) else drawn
         action = actions.transform(noise)
         return action, memory, Choice(actions.log_prob(action), value)
 

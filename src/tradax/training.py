@@ -231,7 +231,7 @@ def train(
                     rows[member].append(row)
                     for hook in hooks:
                         hook.on_row(row, member)
-                progress = progress._replace(sums=jax.tree.map(jnp.zeros_like, progress.sums))
+                progress = progress._replace(sums=_zeros(progress.sums))
             if adapt and adapts:
                 progress = adapt(progress)
                 ours = _as_it_is(algorithm, progress, mesh, members)
@@ -373,6 +373,12 @@ def _better(
         return jnp.where(better.reshape(better.shape + (1,) * (new.ndim - better.ndim)), new, old)
 
     return jax.tree.map(choose, policy, best), jnp.where(better, score, best_score), score
+
+
+@jax.jit
+def _zeros(sums: Sums) -> Sums:
+    """In one call, for one each of a dozen arrays takes longer than an update may."""
+    return jax.tree.map(jnp.zeros_like, sums)
 
 
 def _of(member: int, sums: Sums) -> Sums:

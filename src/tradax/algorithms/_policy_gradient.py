@@ -10,6 +10,7 @@ that was logged.
 """
 
 import abc
+import math
 from typing import Any, Literal, NamedTuple
 
 import equinox as eqx
@@ -22,7 +23,7 @@ from tradax.config import config, section, setting
 from tradax.distributions import Distribution
 from tradax.errors import ConfigError
 from tradax.networks import mlp
-from tradax.optimise import adam, linear_anneal
+from tradax.optimise import adam, in_parts, linear_anneal
 from tradax.policies import ActorCritic, NetworkPolicy, StochasticActor, distribution, head_of
 from tradax.protocols import Actor, Algorithm, Experience, Logged, Metrics, Source
 from tradax.returns import explained_variance, gae, importance_weight, standardise
@@ -221,7 +222,12 @@ class PolicyGradient(Algorithm):
         """Values [T, B] of observations as the statistics of `learner` scaled them; of this
         device's share of the environments only.
         """
-        return learner.network.value(share.of(obs, axis=1), table)
+        network, obs = learner.network, share.of(obs, axis=1)
+        shape = jax.tree.leaves(obs)[0].shape[:2]
+        if table is not None and math.prod(shape) > table.shape[0]:
+            network = network.tabulate(table)  # once for all parts
+        flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), obs)
+        return in_parts(lambda part: network.value(part, table), flat).reshape(shape)
 
     def advantage(self, experience: Experience, value, next_value, weight) -> jax.Array:
         """Credit [T, B] of every action, over the value of its state.
@@ -283,8 +289,12 @@ class PolicyGradient(Algorithm):
         else:
             log_prob, value = noted.log_prob, noted.value
         share = experience.share
-        next_value = self.value(learner, experience.next_obs, table, share)
-        next_value = share.gathered(next_value, axis=1)
+
+        def found(obs: Observation) -> jax.Array:
+            return share.gathered(self.value(learner, obs, table, share), axis=1)
+
+        value = found(experience.obs) if value is None else value
+        next_value = found(experience.next_obs)
         advantage = self.advantage(experience, value, next_value, weight)
         target = advantage + value if weight is None else weight * advantage + value
         if self.config.update_every == "episodes":
