@@ -12,7 +12,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from tradax.networks import ACTIVATIONS, MLP, Dense, FirstLayer, layer_norm, orthogonal
+from tradax.networks import ACTIVATIONS, MLP, Dense, FirstLayer, layer_norm, matmul, orthogonal
 from tradax.spaces import Spec
 
 Normalization = Literal["none", "layer", "batch"]
@@ -75,7 +75,9 @@ class Net(eqx.Module):
             if action is not None and i == self.action_layer:
                 action = jnp.broadcast_to(action, (*x.shape[:-1], action.shape[-1]))
                 x = jnp.concatenate([x, action], axis=-1)
-            x, bias = jnp.matmul(x, layer.weight), layer.bias[..., None, :]
+            narrow = layer.weight.ndim == 2 and layer.weight.shape[1] <= 4
+            x = (matmul if narrow else jnp.matmul)(x, layer.weight)
+            bias = layer.bias[..., None, :]
             if i == len(self.layers) - 1:
                 return x + bias, tuple(seen)
             if self.moments:
