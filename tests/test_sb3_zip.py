@@ -37,6 +37,7 @@ CASES = [
     *((name, "CartPole-v1") for name in _weights.ON_POLICY),
     *((name, "Pendulum-v1") for name in THEIRS),
 ]
+LARGE = (128, 128)  # Adam keeps them by layer, small ones as one vector
 PLAIN = {"normalize_observations": False, "normalize_rewards": False}
 act = eqx.filter_jit(lambda policy, obs: policy.act(obs))
 
@@ -163,9 +164,11 @@ def test_a_file_that_they_wrote_from_scratch_is_read():
     assert agree(ours, model.predict(obs, deterministic=True)[0])
 
 
-@pytest.mark.parametrize("name", THEIRS)
-def test_a_learner_survives_its_own_file_and_a_state_dictionary(name):
-    algorithm, learner = built(name)
+@pytest.mark.parametrize(
+    ("name", "sizes"), [*((name, (8, 4)) for name in THEIRS), ("td3", LARGE), ("sac", LARGE)]
+)
+def test_a_learner_survives_its_own_file_and_a_state_dictionary(name, sizes):
+    algorithm, learner = built(name, hidden_sizes=sizes)
     opened = _zip.open_model(io.BytesIO(written(algorithm, learner, arguments={"seed": 7})))
     assert opened.ours
     assert opened.arguments["seed"] == 7
@@ -174,7 +177,7 @@ def test_a_learner_survives_its_own_file_and_a_state_dictionary(name):
     for a, b in zip(*(jax.tree.leaves(_zip._lasting(x)) for x in (learner, restored)), strict=True):
         assert np.array_equal(a, b)
 
-    algorithm, learner = built(name, **PLAIN)
+    algorithm, learner = built(name, hidden_sizes=sizes, **PLAIN)
     states = _weights.to_state(algorithm, learner)
     back = _weights.from_state(algorithm, filled(algorithm, seed=9), states)
     for part in ("networks", "network", "opt_state"):

@@ -231,7 +231,7 @@ def _off_policy_state(name: str, algorithm: Any, learner: Any) -> States:
 
     def optimiser(state: Any, like: Any, named: Any) -> dict:
         means = {
-            key: named(ravel_pytree(like)[1](optax.tree_utils.tree_get(state, key)), kind)
+            key: named(_arranged(like, optax.tree_utils.tree_get(state, key)), kind)
             for key, kind in (("mu", "gradient"), ("nu", "square"))
         }
         steps = int(optax.tree_utils.tree_get(state, "count"))
@@ -252,6 +252,11 @@ def _off_policy_state(name: str, algorithm: Any, learner: Any) -> States:
         else:
             states["pytorch_variables"] = {"ent_coef_tensor": np.exp(log_temperature)}
     return states
+
+
+def _arranged(like: Any, tree: Any) -> Any:
+    """The numbers of `tree` in the shapes of `like`: Adam keeps small networks as one vector."""
+    return ravel_pytree(like)[1](ravel_pytree(tree)[0])
 
 
 def _from_off_policy(name: str, learner: Any, states: States, source: str) -> Any:
@@ -280,7 +285,10 @@ def _from_off_policy(name: str, learner: Any, states: States, source: str) -> An
         found = _optimizers.read(states.get(file), shapes, list(shapes), source)
         if found is None or found.kind != "adam":
             return old
-        means = {key: ravel_pytree(built(mean))[0] for key, mean in found.of_loss(loss).items()}
+        means = {
+            key: _arranged(optax.tree_utils.tree_get(old, key), built(mean))
+            for key, mean in found.of_loss(loss).items()
+        }
         return optax.tree_utils.tree_set(old, count=jnp.int32(found.steps), **means)
 
     new = n._replace(
