@@ -188,6 +188,16 @@ def test_after_a_gradient_step_the_targets_are_the_mixture(name):
     assert np.abs(flat(after.critic) - flat(before.critic)).max() > 0
 
 
+def test_adam_by_layer_takes_the_steps_that_it_takes_on_one_vector(monkeypatch):
+    algorithm, given = made("sac", max_grad_norm=0.5), batches(2)
+    whole, _ = improve(algorithm, fresh(algorithm), given)
+    monkeypatch.setattr(_off_policy, "_LARGE", 0)
+    by_layer, _ = improve(algorithm, fresh(algorithm), given)
+    assert len(jax.tree.leaves(by_layer.actor_opt)) > len(jax.tree.leaves(whole.actor_opt))
+    for mine, theirs in zip(by_layer[:4], whole[:4], strict=True):
+        np.testing.assert_allclose(flat(mine), flat(theirs), atol=1e-6)
+
+
 @pytest.mark.parametrize(("mean", "log_std"), [(0.0, 0.0), (0.7, -1.0), (-2.0, 0.5)])
 def test_the_squashed_normal_has_the_density_of_its_samples(mean, log_std):
     policy = TanhGaussian(jnp.array([mean]), jnp.array([log_std]), (-2.0,), (3.0,))
