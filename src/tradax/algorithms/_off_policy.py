@@ -302,7 +302,7 @@ class OffPolicy(Algorithm):
         if c.max_grad_norm is not None:
             adam = optax.chain(optax.clip_by_global_norm(c.max_grad_norm), adam)
         # A kernel for each layer makes small networks 1.3 times slower. Of large ones the copy into
-        # one vector takes longer, on CPU up to 80 times: where it is so many pages from its source.
+        # one vector costs more, on CPU now and then 80 times as much (docs/performance.md).
         sizes = [self.spec.size, *c.hidden_sizes]
         small = sum(n * m for n, m in itertools.pairwise(sizes)) < _LARGE
         return optax.flatten(adam) if small else adam
