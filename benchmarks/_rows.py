@@ -93,7 +93,7 @@ PEAK: Case = {"kind": "product", "size": 2_048}
 
 
 def _cartpole(num_envs: int, goal: float) -> Row:
-    """A run is a million steps, which is what CartPole takes."""
+    """A run is about a million steps: whole updates, as many as fit."""
     case = {**CARTPOLE, "num_envs": num_envs, "updates": 1_000_000 // (128 * num_envs)}
     return Row(
         f"PPO, CartPole-v1, {num_envs:,} x 128 steps", case, (Rival("rejax", "rejax", goal),)

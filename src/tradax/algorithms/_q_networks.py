@@ -75,6 +75,7 @@ class Net(eqx.Module):
             if action is not None and i == self.action_layer:
                 action = jnp.broadcast_to(action, (*x.shape[:-1], action.shape[-1]))
                 x = jnp.concatenate([x, action], axis=-1)
+            # Of several networks at once XLA's own gradient is faster, and of wide layers as fast.
             narrow = layer.weight.ndim == 2 and layer.weight.shape[1] <= 4
             x = (matmul if narrow else jnp.matmul)(x, layer.weight)
             bias = layer.bias[..., None, :]
