@@ -299,8 +299,11 @@ def test_what_cannot_be_served_is_one_clear_error(tmp_path, server, capsys):
         open_server(tmp_path, server.server_port)
 
 
-def test_ctrl_c_ends_it_quietly(tmp_path):
-    program = "import sys; from tradax.cli import main; sys.exit(main())"
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_ends_it_quietly(tmp_path, number):
+    # Ignored at first, as by a shell that starts it in the background.
+    ignored = f"import signal; signal.signal({number:d}, signal.SIG_IGN)"
+    program = f"{ignored}; import sys; from tradax.cli import main; sys.exit(main())"
     process = subprocess.Popen(
         [sys.executable, "-c", program, "serve", str(tmp_path), "--port", "0"],
         stdout=subprocess.PIPE,
@@ -309,7 +312,7 @@ def test_ctrl_c_ends_it_quietly(tmp_path):
     )
     assert process.stdout is not None
     assert "at http://127.0.0.1:" in process.stdout.readline()
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, errors = process.communicate(timeout=20)
     assert (process.returncode, errors.strip()) == (0, "")
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import tyro
 
+from tradax import signals
 from tradax.errors import ConfigError, TradaxError
 from tradax.listing import SERVED, Listing
 
@@ -40,9 +41,12 @@ class ServeOptions:
 
 
 def command(options: ServeOptions) -> int:
-    """Serve until Ctrl-C. Returns: the exit code."""
+    """Serve until Ctrl-C or SIGTERM. Returns: the exit code."""
     try:
-        with open_server(options.folder, options.port, verbose=options.debug) as server:
+        with (
+            signals.interrupts(),
+            open_server(options.folder, options.port, verbose=options.debug) as server,
+        ):
             print(f"serving {options.folder} at {server.url} (Ctrl-C ends it)", flush=True)
             server.serve_forever(poll_interval=0.2)
     except KeyboardInterrupt:

@@ -46,6 +46,23 @@ def heard() -> Iterator[Stop]:
 
 
 @contextlib.contextmanager
+def interrupts() -> Iterator[None]:
+    """Both raise KeyboardInterrupt, also where the shell's `&` has left Ctrl-C ignored.
+
+    Outside the main thread Python hears no signals, and nothing changes.
+    """
+    previous = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in _STOPPING:
+            previous[number] = signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
 def second_ends_the_process() -> Iterator[None]:
     """The second signal ends the process, whatever the main thread waits for.
 
