@@ -2,6 +2,8 @@
 
 import os
 import stat
+import subprocess
+import sys
 
 import jax
 import pytest
@@ -16,6 +18,7 @@ NAMES = (
     "XLA_CLIENT_MEM_FRACTION",
     "XLA_PYTHON_CLIENT_MEM_FRACTION",
     "XLA_PYTHON_CLIENT_PREALLOCATE",
+    "NPROC",
 )
 
 
@@ -51,6 +54,37 @@ def test_once_jax_computes_its_memory_is_settled():
     jax.devices()
     with pytest.raises(ConfigError, match="before anything is computed"):
         device.use("auto", preallocate=False)
+
+
+@pytest.mark.parametrize("threads", [0, -1, 100_000])
+def test_a_number_of_threads_that_there_is_not_is_refused(fresh, threads):
+    with pytest.raises(ConfigError, match=rf"cpu_threads is {threads}; it must be 1 to \d+"):
+        TrainOptions(cpu_threads=threads).use_device(None)
+
+
+def test_once_jax_computes_its_threads_are_settled():
+    jax.devices()
+    with pytest.raises(ConfigError, match="number of CPU threads is settled"):
+        device.use("auto", threads=1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux names a process's threads")
+@pytest.mark.parametrize("threads", [1, None])
+def test_so_many_threads_compute(threads):
+    program = f"""
+from pathlib import Path
+from tradax import device
+device.use("cpu", threads={threads})
+import jax.numpy as jnp
+(jnp.ones((64, 64)) @ jnp.ones((64, 64))).block_until_ready()
+names = [(task / "comm").read_text() for task in Path("/proc/self/task").iterdir()]
+print(sum("XLAEigen" in name for name in names))
+"""
+    environment = {k: v for k, v in os.environ.items() if k != "NPROC"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) == (threads or device.cores())
 
 
 def test_help_says_that_a_cpu_takes_no_share(capsys):

@@ -84,6 +84,7 @@ ORDER = [
     "evaluation.robustness",
     "kept_returns",
     "parallel",
+    "rows",
     "host_updates",
     "updates",
     "signals",

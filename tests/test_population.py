@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 import tradax
 from tradax import updates
 from tradax.errors import ConfigError
-from tradax.host_updates import Sums
 from tradax.protocols import TrainState
+from tradax.rows import Sums
 from tradax.sweeps import members, table
 from tradax.sweeps.members import SweepRequest, lay_out
 from tradax.sweeps.population import Population, exploited, parents, perturbed

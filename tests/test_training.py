@@ -45,10 +45,13 @@ def test_equal_seeds_give_identical_metrics_and_parameters():
     assert not same(first.policy, other.policy)
 
 
-def test_the_length_of_chunks_changes_nothing(monkeypatch):
-    usual = run(log_rows=3)
+@pytest.mark.parametrize("log_rows", [3, 4, 100])
+def test_the_length_of_chunks_changes_nothing(monkeypatch, log_rows):
+    monkeypatch.setattr(training, "_CHUNK_SECONDS", 60.0)
+    usual = run(log_rows=log_rows)
+    assert len(usual.rows[0]) == {3: 3, 4: 5, 100: 30}[log_rows]
     monkeypatch.setattr(training, "_CHUNK_SECONDS", 0.0)
-    one_by_one = run(log_rows=3)
+    one_by_one = run(log_rows=log_rows)
     assert untimed(usual.rows[0]) == untimed(one_by_one.rows[0])
     assert same(usual.progress.state, one_by_one.progress.state)
 
@@ -95,6 +98,20 @@ def test_nan_stops_training_names_the_update_and_keeps_a_good_policy():
     with pytest.raises(TrainingError, match=r"update 3: rewards of the environment") as error:
         run(Explodes(), config=config)
     assert all(bool(jnp.isfinite(x).all()) for x in jax.tree.leaves(error.value.policy))
+
+
+def test_what_was_done_before_a_nan_is_logged(monkeypatch):
+    monkeypatch.setattr(training, "_CHUNK_SECONDS", 60.0)  # the rows before it are of its chunk
+    config = ppo.Config(num_envs=8, n_steps=4, minibatches=2, hidden_sizes=(16,))
+    seen = []
+
+    class Rows(training.Hook):
+        def on_row(self, row, member):
+            seen.append((row["update"], member))
+
+    with pytest.raises(TrainingError, match=r"update 3"):
+        run(Explodes(), config=config, hooks=[Rows()])
+    assert seen == [(1, 0), (2, 0)]
 
 
 def test_what_is_not_finite_is_named_at_the_update_in_which_it_arises():

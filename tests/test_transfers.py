@@ -30,7 +30,7 @@ def test_a_chunk_on_a_market_moves_nothing_to_or_from_the_device(name):
     algorithm, source = jax.device_put((algorithm, source))
     progress = training.start(algorithm, source.outline, jax.random.key(0), axes=None)
     with jax.transfer_guard("disallow"):
-        state, _, finite, done = updates.run(algorithm, source, progress.state, progress.sums, 2)
+        state, _, _, finite, done = updates.run(algorithm, source, progress.state, progress.sums, 2)
         state, finite, done = jax.block_until_ready((state, finite, done))
     assert bool(finite)
     assert int(done) == 2 == int(state.update)

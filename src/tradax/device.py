@@ -14,6 +14,7 @@ def use(
     simulated: int | None = None,
     memory_fraction: float | None = None,
     preallocate: bool = True,
+    threads: int | None = None,
 ) -> None:
     """Choose the device for everything that follows; call it before anything is computed.
 
@@ -22,14 +23,16 @@ def use(
         memory_fraction: share of a GPU's memory that this process may take; JAX takes 0.75 by
             default. Of no effect on a CPU.
         preallocate: False takes a GPU's memory as it is needed, not all of the share at once.
+        threads: of the CPU; None takes one a core. One is faster where every product is small.
 
     Raises:
-        ConfigError: a GPU was asked for and JAX sees none; a share that is none; or JAX has begun,
-            so that its memory is settled.
+        ConfigError: a GPU was asked for and JAX sees none; a share that is none; less than one
+            thread, or more than cores; or JAX has begun, so that memory and threads are settled.
     """
     import jax
 
     _limit_memory(memory_fraction, preallocate)
+    _limit_threads(threads)
     if simulated is not None and simulated > 1:
         jax.config.update("jax_num_cpu_devices", simulated)
     if device == "auto":
@@ -54,19 +57,35 @@ def _limit_memory(fraction: float | None, preallocate: bool) -> None:
         )
     if fraction is None and preallocate:
         return
-    from jax._src import xla_bridge  # nothing public tells
-
-    if xla_bridge.backends_are_initialized():
-        raise ConfigError(
-            "JAX has begun to compute in this process, so the share of a GPU's memory is settled; "
-            "call tradax.device.use before anything is computed, or set XLA_CLIENT_MEM_FRACTION "
-            "and XLA_PYTHON_CLIENT_PREALLOCATE before Python starts"
-        )
+    _check_not_begun(
+        "the share of a GPU's memory is",
+        "XLA_CLIENT_MEM_FRACTION and XLA_PYTHON_CLIENT_PREALLOCATE",
+    )
     if fraction is not None:
         os.environ["XLA_CLIENT_MEM_FRACTION"] = str(fraction)
         os.environ.pop("XLA_PYTHON_CLIENT_MEM_FRACTION", None)  # its old name; both are refused
     if not preallocate:
         os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
+
+
+def _limit_threads(threads: int | None) -> None:
+    """Set the environment that XLA reads when it opens the CPU."""
+    if threads is None:
+        return
+    if not 1 <= threads <= cores():
+        raise ConfigError(f"cpu_threads is {threads}; it must be 1 to {cores()}, a thread a core")
+    _check_not_begun("the number of CPU threads is", "NPROC")
+    os.environ["NPROC"] = str(threads)
+
+
+def _check_not_begun(what: str, variables: str) -> None:
+    from jax._src import xla_bridge  # nothing public tells
+
+    if xla_bridge.backends_are_initialized():
+        raise ConfigError(
+            f"JAX has begun to compute in this process, so {what} settled; call tradax.device.use "
+            f"before anything is computed, or set {variables} before Python starts"
+        )
 
 
 def cores() -> int:

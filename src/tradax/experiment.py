@@ -47,6 +47,7 @@ from tradax.preparation import (
     saved_normalizer,
 )
 from tradax.protocols import Source
+from tradax.rows import Row
 from tradax.sources import from_gymnasium, is_host_env, market_in
 from tradax.usage import Usage
 
@@ -57,7 +58,7 @@ class Result:
 
     policies: dict[str, NetworkPolicy]
     """Symbol ("A+B" for a portfolio) or environment -> best policy on validation."""
-    metrics: dict[str, list[training.Row]]
+    metrics: dict[str, list[Row]]
     """The same -> logged rows."""
     summary: dict[str, Any]
     """What `summary.json` holds."""

@@ -34,7 +34,7 @@ from tradax.reporting.series import csv_files
 from tradax.reporting.simulated import write_simulated
 from tradax.reporting.trades import trades_part
 from tradax.rollout import JaxSource
-from tradax.training import Row
+from tradax.rows import Row
 from tradax.walks import learned_rows, market_source, saved_policies, tested_policies, walked
 
 _OF_TRAINING = ("steps_per_second", "offline")  # entries of summary.json

@@ -19,7 +19,8 @@ from tradax.files import append, clear_errors, write_atomic
 from tradax.model_file import save_policy
 from tradax.protocols import Algorithm
 from tradax.reading import json_value, read_bytes
-from tradax.training import Hook, Progress, Row
+from tradax.rows import Row
+from tradax.training import Hook, Progress
 
 
 class MetricsFile(Hook):

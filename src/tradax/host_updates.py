@@ -1,23 +1,18 @@
 """Updates from environments on the host: a Python loop in which only learning is compiled."""
 
 import warnings
-from typing import Any, NamedTuple
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from tradax.errors import ConfigError
 from tradax.optimise import all_finite
-from tradax.protocols import Algorithm, Finished, Metrics, Source, TrainState, checked
-
-
-class Sums(NamedTuple):
-    """Metrics added up since the last logged row."""
-
-    metrics: Metrics
-    finished: Finished
+from tradax.protocols import Algorithm, Source, TrainState, checked
+from tradax.rows import Sums
 
 
 def check(members: int | None, mesh: Mesh | None) -> None:
@@ -50,23 +45,24 @@ def begin(algorithm: Algorithm, source: Source, state: TrainState) -> TrainState
 
 
 def run(
-    algorithm: Algorithm, source: Source, n: int, state: TrainState, sums: Sums
-) -> tuple[TrainState, Sums, bool, int]:
-    """Up to `n` updates; stops after the first that yields a number that is not finite.
-
-    Learner and sums are overwritten in place.
-
-    Returns: state, sums, whether all is finite, updates done.
-    """
+    algorithm: Algorithm, source: Source, n: int, log_every: int, state: TrainState, sums: Sums
+) -> tuple[TrainState, Sums, np.ndarray, bool, int]:
+    """As `updates.run`."""
     learner, carry, key = state.learner, state.carry, state.key
-    finite, done = True, 0
+    first, finite, done = int(state.update), True, 0
+    rows: list[Any] = []
     while finite and done < n:
         collect_key, learn_key, key = jax.random.split(key, 3)
         carry, experience, finished = algorithm.collect(learner, source, carry, collect_key)
         given = (algorithm, experience, finished, learn_key)
         learner, sums, all_good = learn(given, learner, sums)
         finite, done = bool(all_good), done + 1
-    return TrainState(learner, carry, key, state.update + done), sums, finite, done
+        if (first + done) % log_every == 0:
+            rows.append(jax.device_get(sums))
+            sums = jax.tree.map(jnp.zeros_like, sums)
+    rows.append(jax.device_get(sums))
+    packed = np.stack([jax.tree.leaves(row) for row in rows])
+    return TrainState(learner, carry, key, state.update + done), sums, packed, finite, done
 
 
 @eqx.filter_jit(donate="all-except-first")

@@ -84,9 +84,11 @@ class JaxSource(Source):
         see, actor = here._prepare(actor.shared(share), table, n_steps)
 
         unpack: Any = None
+        packed, unpack_carry = side_by_side(share.of(carry))
 
-        def one_step(carry, drawn):
+        def one_step(packed, drawn):
             nonlocal unpack
+            carry = unpack_carry(packed)
             for_actor, for_env = drawn
             action, memory, extras = actor(see(carry.obs), carry.memory, for_actor)
             step = jax.vmap(self._step_one)(for_env, carry.env_state, self.spec.action.clip(action))
@@ -110,15 +112,15 @@ class JaxSource(Source):
                 extras,
             )
             record, unpack = side_by_side((transition, episode_return, episode_length))
-            return next_carry, record
+            return side_by_side(next_carry)[0], record
 
         # All draws at once: threefry inside the scan costs as much as all else of a small step.
         keys = jax.random.split(key, (n_steps, 1 + self.num_envs))
         env_keys = share.of(keys[:, 1:], axis=1)
         drawn = (actor.ahead(keys[:, 0], here.num_envs), self._ahead(env_keys))
         # Devices meet after the last step only: a word at every step costs more than the step.
-        carry, record = jax.lax.scan(one_step, share.of(carry), drawn)
-        carry, record = share.gathered(carry), share.gathered(record, axis=1)
+        packed, record = jax.lax.scan(one_step, packed, drawn)
+        carry, record = share.gathered(unpack_carry(packed)), share.gathered(record, axis=1)
         transition, episode_return, episode_length = unpack(record)
         experience = Experience(*transition, table=table, share=share)
         done = experience.done

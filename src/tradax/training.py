@@ -22,14 +22,12 @@ from jax.sharding import Mesh
 from tradax import host_updates, parallel, protocols, signals, updates
 from tradax.config import section
 from tradax.errors import ConfigError, TrainingError
-from tradax.host_updates import Sums
 from tradax.optimise import all_finite
 from tradax.protocols import Algorithm, Policy, Source, TrainState
 from tradax.replay import check_memory
+from tradax.rows import MOST, Row, Sums, culprit, ends, row_of
 
 _CHUNK_SECONDS = 0.25
-
-Row = dict[str, Any]
 
 
 class Hook:
@@ -172,7 +170,7 @@ def train(
                 stop.signal = asked
                 break
             milestone = min(
-                _next_multiple(update, log_every),
+                _next_multiple(update, log_every) + (MOST - 1) * log_every,
                 _next_multiple(update, evaluate_every),
                 _next_multiple(update, adapt_every),
                 total_updates,
@@ -180,58 +178,60 @@ def train(
             n = min(length, milestone - update)
             good = _policy_of(algorithm, progress.state.learner, axes)
             began = time.perf_counter()
-            state, sums, finite, done = updates.run(
+            state, sums, closed, finite, done = updates.run(
                 ours,
                 theirs,
                 progress.state,
                 progress.sums,
                 n,
+                log_every=log_every,
                 axes=axes,
                 mesh=mesh,
                 strict=strict,
             )
-            finite, done = jax.device_get((finite, done))  # waits for the device
+            closed, finite, done = jax.device_get((closed, finite, done))  # waits for the device
             finite, done = np.asarray(finite), int(done)
             seconds = time.perf_counter() - began
             clock.add(seconds, done * steps_per_update)
             length = max(1, min(4 * length, round(n * chunk_seconds / max(seconds, 1e-6))))
-            update += done
+            before, update = update, update + done
             progress = progress._replace(state=state, sums=sums)
             for hook in hooks:
                 hook.on_chunk(progress)
-            if not finite.all():
-                if strict:
-                    raise _not_finite(update, sums, good)
-                for member in np.flatnonzero(~finite).tolist():
-                    if member not in failed:
-                        failed[member] = f"update {update}: {culprit(_of(member, sums))}"
-                if not finite.any():
-                    break
+            broken = [m for m in np.flatnonzero(~finite).tolist() if m not in failed]
+            for member in broken:
+                with np.errstate(invalid="ignore"):
+                    seen = sums.unpacked(closed.sum(axis=-2))  # not finite where a row is not
+                failed[member] = f"update {update}: {culprit(_of(member, seen, members))}"
+            ended = not (finite.all() if strict else finite.any())
 
             scores = None
             adapts = adapt is not None and update % adapt_every == 0 and update < total_updates
-            if evaluate and (adapts or update % evaluate_every == 0 or update == total_updates):
+            due = adapts or update % evaluate_every == 0 or update == total_updates
+            if evaluate and due and not ended:
                 progress = _evaluated(algorithm, progress, evaluate, axes)
                 scores = np.atleast_1d(np.asarray(progress.last_score))
-            if update % log_every == 0 or update == total_updates:
-                since = update - (update - 1) // log_every * log_every
-                summed = jax.tree.map(np.asarray, progress.sums)
+            for end in ends(before, update, log_every, total_updates):
+                row_sums = sums.unpacked(
+                    closed[..., (end - 1) // log_every - before // log_every, :]
+                )
                 for member in range(members or 1):
-                    if member in failed:
+                    own = _of(member, row_sums, members)
+                    # What a member did before it failed is logged.
+                    sound = member in broken and end < update and _finite(own)
+                    if member in failed and not sound:
                         continue
-                    row = _row(
-                        summed if members is None else _of(member, summed),
-                        update,
-                        since,
-                        algorithm.steps_per_update,
-                    )
-                    if scores is not None:
+                    row = row_of(own, end, log_every, algorithm.steps_per_update)
+                    if scores is not None and end == update:
                         row["validation_score"] = float(scores[member])
                     row |= {"seconds": clock.total, "steps_per_second": clock.steps_per_second}
                     rows[member].append(row)
                     for hook in hooks:
                         hook.on_row(row, member)
-                progress = progress._replace(sums=_zeros(progress.sums))
+            if ended and strict:
+                raise _not_finite(failed, good)
+            if ended:
+                break
             if adapt and adapts:
                 progress = adapt(progress)
                 ours = _as_it_is(algorithm, progress, mesh, members)
@@ -375,53 +375,18 @@ def _better(
     return jax.tree.map(choose, policy, best), jnp.where(better, score, best_score), score
 
 
-@jax.jit
-def _zeros(sums: Sums) -> Sums:
-    """In one call, for one each of a dozen arrays takes longer than an update may."""
-    return jax.tree.map(jnp.zeros_like, sums)
+def _of(member: int, sums: Sums, members: int | None) -> Sums:
+    return sums if members is None else jax.tree.map(lambda x: x[member], sums)
 
 
-def _of(member: int, sums: Sums) -> Sums:
-    return jax.tree.map(lambda x: np.asarray(x)[member], sums)
+def _finite(sums: Sums) -> bool:
+    return bool(np.isfinite(jax.tree.leaves(sums)).all())
 
 
-def _row(sums: Sums, update: int, since: int, steps_per_update: int) -> Row:
-    sums = jax.tree.map(float, sums)
-    finished = sums.finished
-    episodes = finished.episodes
-    return {
-        "update": update,
-        "timesteps": update * steps_per_update,
-        "episodes": int(episodes),
-        "return": finished.return_sum / episodes if episodes else None,
-        "length": finished.length_sum / episodes if episodes else None,
-        **{name: value / since for name, value in sorted(sums.metrics.items())},
-    }
-
-
-def _not_finite(update, sums: Sums, policy: Policy) -> TrainingError:
-    error = TrainingError(f"update {update}: {culprit(sums)}. The last good policy was kept")
+def _not_finite(failed: dict[int, str], policy: Policy) -> TrainingError:
+    error = TrainingError(f"{next(iter(failed.values()))}. The last good policy was kept")
     error.policy = policy
     return error
-
-
-def culprit(sums: Sums) -> str:
-    """Which quantity was not finite, and the usual cause.
-
-    What the environment gave comes first: it spoils everything after it.
-    """
-    gave = {"rewards": sums.finished.bad_rewards, "observations": sums.finished.bad_observations}
-    if found := [name for name, count in gave.items() if np.any(np.asarray(count))]:
-        return (
-            f"{' and '.join(found)} of the environment were NaN or infinite. Look for a price "
-            "that is 0 or huge, a feature that is missing, or a division by 0 in the environment"
-        )
-    bad = [name for name, now in sums.metrics.items() if not np.all(np.isfinite(np.asarray(now)))]
-    return (
-        f"{', '.join(bad) or 'a parameter of the policy'} became NaN or infinite, from finite "
-        "rewards and observations. The learning rate is probably too high (lower it by a factor "
-        "of 3), or rewards or observations are huge (scale them)"
-    )
 
 
 def _next_multiple(update: int, of: int) -> int:

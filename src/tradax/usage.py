@@ -10,7 +10,10 @@ from typing import Any
 import jax
 
 from tradax.hooks import MetricsFile, TensorBoard
-from tradax.training import Row
+from tradax.rows import Row
+
+_APART = 0.02
+"""Seconds; rows that are closer are of one chunk, and have the figures of its first."""
 
 
 class Usage(MetricsFile):
@@ -25,17 +28,18 @@ class Usage(MetricsFile):
     def __init__(self, path: Path, board: TensorBoard, *, keep_until_update: int = 0):
         super().__init__([path], keep_until_update=keep_until_update)
         self._board = board
-        self._last, self._computed = time.monotonic(), 0.0
+        self._last, self._computed, self._share = time.monotonic(), 0.0, 0.0
 
     def on_row(self, row: Row, member: int) -> None:
         if member:
             return
         now, computed = time.monotonic(), row["seconds"]
-        share = (computed - self._computed) / max(now - self._last, 1e-9)
-        self._last, self._computed = now, computed
+        if now - self._last >= _APART:
+            share = (computed - self._computed) / (now - self._last)
+            self._last, self._computed, self._share = now, computed, min(share, 1.0)
         figures = {
             "steps_per_second": row["steps_per_second"],
-            "time_in_chunks": min(share, 1.0),
+            "time_in_chunks": self._share,
             **memory(),
             "gpu_utilisation": gpu_utilisation(),
         }

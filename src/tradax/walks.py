@@ -11,7 +11,7 @@ from tradax.policies import NetworkPolicy
 from tradax.preparation import Request, Task, policy_names
 from tradax.protocols import Policy
 from tradax.rollout import JaxSource
-from tradax.training import Row
+from tradax.rows import Row
 
 
 def saved_policies(request: Request, task: Task) -> dict[str, NetworkPolicy]:

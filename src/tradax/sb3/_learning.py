@@ -12,6 +12,7 @@ import numpy as np
 from tradax import host_updates, training, updates
 from tradax.errors import TrainingError
 from tradax.protocols import Algorithm, Experience, Source, TrainState
+from tradax.rows import culprit
 from tradax.sb3._environments import Seen
 from tradax.spaces import Factored
 
@@ -40,7 +41,7 @@ class Learning:
 
     def run(self, algorithm: Algorithm, count: int) -> None:
         """Raises TrainingError where a number is not finite."""
-        self._state, self._sums, finite, _ = updates.run(
+        self._state, self._sums, _, finite, _ = updates.run(
             algorithm, self._source, self._state, self._sums, count
         )
         self._check(bool(finite))
@@ -124,7 +125,7 @@ class Learning:
 
     def _check(self, finite: bool) -> None:
         if not finite:
-            raise TrainingError(f"update {int(self._state.update)}: {training.culprit(self._sums)}")
+            raise TrainingError(f"update {int(self._state.update)}: {culprit(self._sums)}")
 
 
 @jax.jit

@@ -25,9 +25,10 @@ from tradax.preparation import Request, Task
 from tradax.protocols import Policy
 from tradax.reading import read_bytes, tensors
 from tradax.rollout import JaxSource
+from tradax.rows import Row
 from tradax.sweeps.members import Layout, SweepRequest, Wave, stacked
 from tradax.sweeps.population import Rounds, keys_of, population_of
-from tradax.training import Hook, Row
+from tradax.training import Hook
 
 Result = dict[str, Any]
 
