@@ -63,7 +63,7 @@ def main(arguments: list[str]) -> None:
 
 def measure(row: Row, repeats: int) -> dict[str, Any]:
     """Run the sides of a row in turn."""
-    sides = [(Rival(OURS, OURS), row.case)]
+    sides = [(Rival(OURS, OURS), {**row.case, **change}) for change in row.ours]
     sides += [(rival, {**row.case, **rival.change}) for rival in row.rivals]
     with contextlib.ExitStack() as stack:
         started = [(who, stack.enter_context(Side(who.plug, case))) for who, case in sides]
@@ -91,13 +91,12 @@ def measure(row: Row, repeats: int) -> dict[str, Any]:
 
 def lines(row: Row, measured: dict[str, Any]) -> list[str]:
     """A row's lines of the table, one for each other side; of equal labels the fastest."""
-    ours, *others = measured["sides"]
     best: dict[str, dict] = {}
-    for other in others:
-        known = best.get(other["label"])
-        if known is None or np.median(other["speeds"]) > np.median(known["speeds"]):
-            best[other["label"]] = other
-    printed = []
+    for side in measured["sides"]:
+        known = best.get(side["label"])
+        if known is None or np.median(side["speeds"]) > np.median(known["speeds"]):
+            best[side["label"]] = side
+    ours, printed = best.pop(OURS), []
     for label, other in best.items():
         shown, each = ratios(row.compared, ours, other)
         ratio = float(np.median(each)) if row.compared == "MiB" else shown[2]
@@ -105,7 +104,8 @@ def lines(row: Row, measured: dict[str, Any]) -> list[str]:
         other |= {"ratio": ratio, "held": goal is None or ratio >= goal}
         held = "-" if goal is None else f"{goal:.3g}x{'' if other['held'] else ' MISSED'}"
         printed.append(
-            f"| {row.what} | {row.compared} | {number(shown[0])} | {label} | {number(shown[1])} | "
+            f"| {row.what} | {row.compared} | {number(shown[0])}{with_threads(ours)} | "
+            f"{label}{with_threads(other)} | {number(shown[1])} | "
             f"{ratio:.3g}x ({each.min():.3g}x, {each.max():.3g}x) | {held} | "
             f"{ours['compile_seconds']:.1f}, {other['compile_seconds']:.1f} | "
             f"{ours['memory_peak']:,.0f}, {other['memory_peak']:,.0f} |"
@@ -125,6 +125,12 @@ def ratios(compared: str, ours: dict, other: dict) -> tuple[tuple[float, float, 
     if compared == "s":
         middle = [1 / max(speed, 1e-16) for speed in middle]
     return (*middle, ratio), each
+
+
+def with_threads(side: dict) -> str:
+    """How many, where that was tried both ways."""
+    threads = side["case"].get("threads")
+    return "" if threads is None else f", {threads} thread{'s' if threads > 1 else ''}"
 
 
 def number(x: float) -> str:

@@ -21,6 +21,8 @@ def main() -> None:
     out, sys.stdout = sys.stdout, sys.stderr  # libraries print as well
     if "devices" in case:  # simulated ones, of which JAX has to know when it is imported
         os.environ["JAX_NUM_CPU_DEVICES"] = str(case["devices"])
+    if "threads" in case:  # XLA's; plugs of torch tell it themselves
+        os.environ["NPROC"] = str(case["threads"])
 
     def say(**answer: object) -> None:
         print(json.dumps(answer), file=out, flush=True)
