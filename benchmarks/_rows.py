@@ -193,10 +193,10 @@ ROWS: dict[str, Row] = {
         },
         (Rival("sb3", "Stable-Baselines3, numpy", 100.0, {"threads": 1}),),
         compared="s",
-        repeats=3,
+        repeats=9,
         seconds=0.0,
     ),
-    "stepping": Row(
+    "stepping_trading": Row(
         "trading, stepped without a policy, 1,024 x 200",
         {
             "kind": "stepping",

@@ -31,14 +31,16 @@ def a_gpu(stats, number=0):
 
 
 def test_every_row_of_the_first_member_has_one_of_usage(tmp_path, monkeypatch):
-    clock = iter([100.0, 102.0, 104.0])
+    clock = iter([100.0, 102.0, 104.0, 104.1])
     monkeypatch.setattr(usage.time, "monotonic", lambda: next(clock))
     path, board = tmp_path / "performance.jsonl", Board()
     hook = usage.Usage(path, board)
     hook.on_row(ROW, 0)
     hook.on_row(ROW, 1)
     hook.on_row(ROW | {"update": 2, "timesteps": 128, "seconds": 2.0}, 0)
-    first, second = rows(path)
+    hook.on_row(ROW | {"update": 3, "timesteps": 192, "seconds": 2.0}, 0)  # of the same chunk
+    first, second, third = rows(path)
+    assert third["time_in_chunks"] == second["time_in_chunks"]
     assert list(first) == ["update", "timesteps", *FIELDS]
     assert (first["time_in_chunks"], second["time_in_chunks"]) == (0.25, 0.75)
     assert first["device_memory_bytes"] is None  # a CPU

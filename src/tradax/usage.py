@@ -12,9 +12,6 @@ import jax
 from tradax.hooks import MetricsFile, TensorBoard
 from tradax.rows import Row
 
-_APART = 0.02
-"""Seconds; rows that are closer are of one chunk, and have the figures of its first."""
-
 
 class Usage(MetricsFile):
     """Appends a row to `performance.jsonl` with every row of metrics, and shows it in TensorBoard.
@@ -34,8 +31,8 @@ class Usage(MetricsFile):
         if member:
             return
         now, computed = time.monotonic(), row["seconds"]
-        if now - self._last >= _APART:
-            share = (computed - self._computed) / (now - self._last)
+        if computed > self._computed:  # else it is of the same chunk of updates
+            share = (computed - self._computed) / max(now - self._last, 1e-9)
             self._last, self._computed, self._share = now, computed, min(share, 1.0)
         figures = {
             "steps_per_second": row["steps_per_second"],
