@@ -112,6 +112,19 @@ def test_what_was_done_before_a_nan_is_logged(monkeypatch):
     with pytest.raises(TrainingError, match=r"update 3"):
         run(Explodes(), config=config, hooks=[Rows()])
     assert seen == [(1, 0), (2, 0)]
+    keys = jax.random.split(jax.random.key(0), 2)
+    source = jax_source(Explodes(), num_envs=config.num_envs)
+    result = training.train(
+        ppo.make(config, source.spec, jnp.float32(1)),
+        source,
+        keys,
+        total_timesteps=32 * 30,
+        members=2,
+        shared_source=True,
+        strict=False,
+    )
+    assert [[row["update"] for row in rows] for rows in result.rows] == [[1, 2], [1, 2]]
+    assert all("rewards of the environment" in why for why in result.failed.values())
 
 
 def test_what_is_not_finite_is_named_at_the_update_in_which_it_arises():

@@ -199,9 +199,9 @@ def train(
             for hook in hooks:
                 hook.on_chunk(progress)
             broken = [m for m in np.flatnonzero(~finite).tolist() if m not in failed]
+            with np.errstate(invalid="ignore"):
+                seen = sums.unpacked(closed.sum(axis=-2))  # not finite where a row is not
             for member in broken:
-                with np.errstate(invalid="ignore"):
-                    seen = sums.unpacked(closed.sum(axis=-2))  # not finite where a row is not
                 failed[member] = f"update {update}: {culprit(_of(member, seen, members))}"
             ended = not (finite.all() if strict else finite.any())
 
