@@ -29,7 +29,7 @@ format: $(VENV)/.ready-test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Speed against other libraries, half an hour; make bench ROWS="ppo_cartpole_64 sac_64": some rows.
+# Speed against other libraries, an hour; make bench ROWS="ppo_cartpole_64 sac_64": some rows.
 bench: $(VENV)/.ready-test
 	$(BIN)/python -m benchmarks speed $(ROWS)
 
