@@ -17,9 +17,8 @@ test bench bench-% fuzz: export TRADAX_TRIALS := off
 train: $(VENV)/.ready
 	$(BIN)/tradax train
 
-# Three at a time on two cores, for some wait for processes that they start: 0.8 of the time of two. 10 GiB.
 test: $(VENV)/.ready-test
-	$(BIN)/python -m pytest -n 3 --dist worksteal
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(VENV)/.ready-test
 	$(BIN)/ruff check .
