@@ -44,3 +44,8 @@ def forget_programs():
     maps = pathlib.Path("/proc/self/maps")
     if not maps.exists() or maps.read_bytes().count(b"\n") > MOST_MAPS:
         jax.clear_caches()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest, a program of 90 seconds, for which all would wait at the end."""
+    items.sort(key=lambda item: item.path.name != "test_parallel.py")
