@@ -199,10 +199,11 @@ def train(
             for hook in hooks:
                 hook.on_chunk(progress)
             broken = [m for m in np.flatnonzero(~finite).tolist() if m not in failed]
-            with np.errstate(invalid="ignore"):
-                seen = sums.unpacked(closed.sum(axis=-2))  # not finite where a row is not
-            for member in broken:
-                failed[member] = f"update {update}: {culprit(_of(member, seen, members))}"
+            if broken:
+                with np.errstate(invalid="ignore"):
+                    seen = sums.unpacked(closed.sum(axis=-2))  # not finite where a row is not
+                for member in broken:
+                    failed[member] = f"update {update}: {culprit(_of(member, seen, members))}"
             ended = not (finite.all() if strict else finite.any())
 
             scores = None
@@ -218,7 +219,7 @@ def train(
                 for member in range(members or 1):
                     own = _of(member, row_sums, members)
                     # What a member did before it failed is logged.
-                    sound = member in broken and end < update and _finite(own)
+                    sound = member in broken and end < update and all_finite(own)
                     if member in failed and not sound:
                         continue
                     row = row_of(own, end, log_every, algorithm.steps_per_update)
@@ -377,10 +378,6 @@ def _better(
 
 def _of(member: int, sums: Sums, members: int | None) -> Sums:
     return sums if members is None else jax.tree.map(lambda x: x[member], sums)
-
-
-def _finite(sums: Sums) -> bool:
-    return bool(np.isfinite(jax.tree.leaves(sums)).all())
 
 
 def _not_finite(failed: dict[int, str], policy: Policy) -> TrainingError:

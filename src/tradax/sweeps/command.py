@@ -38,7 +38,7 @@ class SweepOptions(LearnOptions):
     """Who has copied multiplies each setting of --range by this, or divides by it."""
     devices: int | None = None
     """Share the members between so many; by default all, and on a CPU one simulated device a
-    core."""
+    core, or for each of --cpu-threads."""
     wave_members: int | None = None
     """Members that train at once, at most; by default as many as fit into memory, and with --ray
     so few that all of the cluster is busy."""
@@ -83,7 +83,7 @@ def sweep(options: SweepOptions, settings: dict[str, dict[str, Any]], command: s
             raise ConfigError(f"an option is given twice in {' '.join(given)}")
     from tradax import device, signals
 
-    options.use_device(options.devices or device.cores())
+    options.use_device(options.devices or options.cpu_threads or device.cores())
     options.join()
     import jax
 
