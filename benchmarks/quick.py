@@ -86,7 +86,7 @@ def compiled(case: Case) -> Any:
     import jax.numpy as jnp
 
     from benchmarks.peers import tradax as plug
-    from tradax import discovery, protocols, training
+    from tradax import compiling, discovery, protocols, training
     from tradax.rollout import jax_source
 
     if case["kind"] == "ppo":
@@ -106,7 +106,7 @@ def compiled(case: Case) -> Any:
         return protocols.step(*eqx.combine(arrays, static), state)
 
     state = jax.eval_shape(init, arrays, jax.random.key(0))
-    return jax.jit(step).lower(arrays, state).compile()
+    return jax.jit(step, compiler_options=compiling.OPTIONS).lower(arrays, state).compile()
 
 
 def counts(program: Any) -> dict[str, float]:

@@ -20,6 +20,7 @@ ORDER = [
     "gymnax_parts",
     "draws",
     "packing",
+    "compiling",
     "protocols",
     "networks",
     "distributions",

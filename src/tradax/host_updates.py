@@ -3,12 +3,12 @@
 import warnings
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from tradax.compiling import overwriting
 from tradax.errors import ConfigError
 from tradax.optimise import all_finite
 from tradax.protocols import Algorithm, Source, TrainState, checked
@@ -65,7 +65,7 @@ def run(
     return TrainState(learner, carry, key, state.update + done), sums, packed, finite, done
 
 
-@eqx.filter_jit(donate="all-except-first")
+@overwriting
 def learn(given: Any, learner: Any, sums: Sums) -> tuple[Any, Sums, jax.Array]:
     """Returns: learner, sums, whether all is finite."""
     algorithm, experience, finished, key = given

@@ -6,13 +6,13 @@ Where the source steps its environments on the host they are `host_updates`.
 from collections.abc import Callable
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 from tradax import host_updates, parallel, protocols
+from tradax.compiling import overwriting
 from tradax.optimise import all_finite
 from tradax.protocols import Algorithm, Source, TrainState
 from tradax.rows import MOST, Sums
@@ -64,7 +64,7 @@ def run(
         return parallel.together(jax.block_until_ready(done))
 
 
-@eqx.filter_jit(donate="all-except-first")
+@overwriting
 def _run_chunk(given, state: TrainState, sums: Sums, *, axes, mesh, strict):
     """As `run`.
 

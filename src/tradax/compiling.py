@@ -1,0 +1,19 @@
+"""How the programs that train are compiled."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import equinox as eqx
+
+_Function = TypeVar("_Function", bound=Callable)
+
+OPTIONS = {"xla_cpu_copy_insertion_use_region_analysis": True}
+"""Copy what a loop carries only where that is needed, as XLA does by default on GPUs. On CPU it
+would copy all weights in every minibatch, and the other thread would wait for that.
+"""
+
+
+def overwriting(function: _Function) -> _Function:
+    """`function` compiled; all arguments but the first are overwritten by its results."""
+    jit: Any = eqx.filter_jit  # its types lack what it hands on to jax.jit
+    return jit(function, donate="all-except-first", compiler_options=OPTIONS)
