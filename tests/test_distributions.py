@@ -44,3 +44,22 @@ def test_kl_is_the_mean_log_ratio_of_samples_and_zero_to_itself(p, q):
     np.testing.assert_allclose(
         float(p.entropy()), -float(jax.vmap(p.log_prob)(samples).mean()), atol=0.02
     )
+
+
+@pytest.mark.parametrize("actions", [2, 3, 12])
+def test_gradients_of_a_categorical_equal_those_of_log_softmax(actions):
+    rng = np.random.default_rng(0)
+    logits = jnp.asarray(rng.normal(size=(5, actions)), jnp.float32)
+    taken = jnp.asarray(rng.integers(0, actions, 5))
+
+    def ours(logits):
+        d = Categorical.from_logits(logits)
+        return (jnp.arange(5.0) * d.log_prob(taken) + d.entropy()).sum()
+
+    def plain(logits):
+        log_probs = jax.nn.log_softmax(logits)
+        chosen = jnp.take_along_axis(log_probs, taken[:, None], axis=1)[:, 0]
+        return (jnp.arange(5.0) * chosen - (jnp.exp(log_probs) * log_probs).sum(-1)).sum()
+
+    assert float(ours(logits)) == pytest.approx(float(plain(logits)), rel=1e-5)
+    assert np.allclose(jax.grad(ours)(logits), jax.grad(plain)(logits), atol=1e-5)

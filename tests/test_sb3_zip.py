@@ -17,6 +17,7 @@ import sb3_contrib
 import stable_baselines3
 import torch
 
+import tradax.sb3
 from tradax import discovery
 from tradax.errors import ConfigError, ModelFileError
 from tradax.model_file import read_policy_file, save_policy
@@ -207,6 +208,23 @@ def test_values_are_in_raw_rewards_and_activations_are_named(name, activation):
     if name == "sac":
         log_temperature = float(learner.networks.log_temperature) - np.log(scale)
         assert np.isclose(model.log_ent_coef.item(), log_temperature)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("ppo", {}), ("ppo", {"shared_network": True, **PLAIN}), ("sac", {})]
+)
+def test_our_class_opens_what_a_scaling_run_exported(name, options, tmp_path):
+    algorithm, learner = built(name, **options)
+    _zip.save_model(tmp_path / "policy-sb3.zip", algorithm, learner, data={"num_timesteps": 500})
+    ours = getattr(tradax.sb3, name.upper()).load(tmp_path / "policy-sb3.zip")
+    theirs = load(name, tmp_path / "policy-sb3.zip", None)
+    obs = observations(3)
+    assert ours.num_timesteps == 500
+    for found in (ours.predict(obs, deterministic=True)[0], act(algorithm.policy(learner), obs)):
+        assert agree(np.asarray(found), theirs.predict(obs, deterministic=True)[0])
+    found, known = ours.get_parameters(), theirs.get_parameters()
+    for key, value in known["policy"].items():
+        assert np.allclose(found["policy"][key], value.numpy(), rtol=1e-5, atol=1e-6), key
 
 
 def test_a_shared_network_becomes_two():

@@ -378,7 +378,7 @@ class Model:
         Raises:
             ModelFileError: not such a file, or a model of another algorithm.
         """
-        file = _zip.open_model(path)
+        file = _zip.open_model(path, plain=True)
         if file.algorithm != cls.name:
             raise ModelFileError(f"{path}: a model of {file.algorithm}, not of {cls.name}")
         for note in file.left_out:
@@ -419,7 +419,7 @@ class Model:
                 self.algorithm, self.learner, load_path_or_dict, source="parameters"
             )
         else:
-            file = _zip.open_model(load_path_or_dict)
+            file = _zip.open_model(load_path_or_dict, plain=True)
             self.learner = file.restore(self.algorithm, self.learner)
         self._learning = None
 

@@ -71,6 +71,12 @@ def reward_scale(algorithm: Any, learner: Any) -> float:
     return scale if returns is None else scale / float(np.sqrt(np.asarray(returns.var) + 1e-8))
 
 
+def is_plain(algorithm: Any, learner: Any) -> bool:
+    """Whether it scales nothing and has two networks, as Stable-Baselines3."""
+    scaled = learner.moments.observations is not None or reward_scale(algorithm, learner) != 1.0
+    return not scaled and not getattr(algorithm, "shared_network", False)
+
+
 def to_state(algorithm: Any, learner: Any) -> States:
     """What Stable-Baselines3 keeps of such a model.
 
@@ -90,8 +96,7 @@ def from_state(algorithm: Any, learner: Any, states: States, source: str = "stat
         ModelFileError: networks of other shapes or kinds, or a learner that scales what it sees.
     """
     name = name_of(algorithm)
-    plain = learner.moments.observations is None and reward_scale(algorithm, learner) == 1.0
-    if not plain or getattr(algorithm, "shared_network", False):
+    if not is_plain(algorithm, learner):
         raise ModelFileError(
             f"{source}: Stable-Baselines3 scales neither observations nor rewards, and has two "
             "networks; build the algorithm with normalize_observations=False, "

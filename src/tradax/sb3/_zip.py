@@ -4,7 +4,8 @@
     policy.json, policy.safetensors           the policy, as `tradax.model_file` writes it
     learner.safetensors                       everything that is learned, but for replayed steps
 
-Of a file that tradax wrote, only the last three are read.
+Of a file that tradax wrote, only the last three are read, unless it is to be a model that scales
+nothing and its training did: then what is for Stable-Baselines3, where that is folded in.
 """
 
 import base64
@@ -122,6 +123,7 @@ def save_model(
         "arguments": arguments,
         "data": data,
         "critics": getattr(algorithm.config, "critics", 1) if "actor.optimizer" in states else 0,
+        "plain": _weights.is_plain(algorithm, learner),
         **{key: _without_pickle(entry) for key, entry in described.items()},
     }
     attributes = {
@@ -153,8 +155,12 @@ def save_model(
         path.write(content)
 
 
-def open_model(path: Path | str | BinaryIO) -> ModelFile:
+def open_model(path: Path | str | BinaryIO, *, plain: bool = False) -> ModelFile:
     """Read a model file that tradax or Stable-Baselines3 wrote. Executes no code.
+
+    Args:
+        plain: for a model that scales neither observations nor rewards and has two networks, as
+            Stable-Baselines3's: where our own training was otherwise, read what it would.
 
     Raises:
         ModelFileError: neither, damaged, or of an algorithm, policy or space that is not read.
@@ -162,8 +168,8 @@ def open_model(path: Path | str | BinaryIO) -> ModelFile:
     source = str(path) if isinstance(path, str | Path) else "file"
     with opened(_content(path), source) as archive:
         if "policy.json" in archive:
-            return _open_ours(archive)
-        return ModelFile(ours=False, source=source, **_foreign.read(archive))
+            return _open_ours(archive, plain)
+        return _open_theirs(archive)
 
 
 def _content(path: Path | str | BinaryIO) -> bytes:
@@ -242,7 +248,11 @@ def _without_pickle(entry: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in entry.items() if key != ":serialized:"}
 
 
-def _open_ours(archive: Archive) -> ModelFile:
+def _open_theirs(archive: Archive) -> ModelFile:
+    return ModelFile(ours=False, source=archive.source, **_foreign.read(archive))
+
+
+def _open_ours(archive: Archive, plain: bool) -> ModelFile:
     source = archive.source
     policy, metadata = read_policy_entries(archive)
     about = metadata.get(_ABOUT)
@@ -252,6 +262,8 @@ def _open_ours(archive: Archive) -> ModelFile:
             "run it belongs to with `tradax export --format sb3`"
         )
     check_version(about.get("version", 1), _VERSION, source)
+    if plain and about.get("plain") is False:
+        return _open_theirs(archive)
     learned = tensors(archive.entry("learner.safetensors"), f"{source}, learner.safetensors")
     try:
         network = policy.network
