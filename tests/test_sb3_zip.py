@@ -227,6 +227,16 @@ def test_our_class_opens_what_a_scaling_run_exported(name, options, tmp_path):
         assert np.allclose(found["policy"][key], value.numpy(), rtol=1e-5, atol=1e-6), key
 
 
+def test_statistics_of_returns_that_scale_nothing_yet_are_no_part_of_theirs():
+    algorithm, learner = built("ppo", normalize_observations=False)
+    fresh = eqx.tree_at(
+        lambda x: x.moments.returns.var, learner, jnp.ones_like(learner.moments.returns.var)
+    )
+    assert _weights.reward_scale(algorithm, fresh) == 1.0
+    assert not _weights.is_plain(algorithm, fresh)
+    assert not _zip.open_model(io.BytesIO(written(algorithm, fresh)), plain=True).ours
+
+
 def test_a_shared_network_becomes_two():
     algorithm, learner = built("ppo", shared_network=True)
     file = io.BytesIO(written(algorithm, learner))

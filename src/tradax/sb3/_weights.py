@@ -73,8 +73,11 @@ def reward_scale(algorithm: Any, learner: Any) -> float:
 
 def is_plain(algorithm: Any, learner: Any) -> bool:
     """Whether it scales nothing and has two networks, as Stable-Baselines3."""
-    scaled = learner.moments.observations is not None or reward_scale(algorithm, learner) != 1.0
-    return not scaled and not getattr(algorithm, "shared_network", False)
+    # Statistics of returns scale nothing before the first update, but are a part of the learner.
+    moments = learner.moments
+    unscaled = moments.observations is None and moments.returns is None
+    unscaled = unscaled and reward_scale(algorithm, learner) == 1.0
+    return unscaled and not getattr(algorithm, "shared_network", False)
 
 
 def to_state(algorithm: Any, learner: Any) -> States:

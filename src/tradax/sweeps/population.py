@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from tradax import discovery, training
+from tradax.compiling import overwriting
 from tradax.config import checked
 from tradax.errors import ConfigError
 from tradax.preparation import Request
@@ -230,7 +230,7 @@ def exploited(progress: Progress, sources: np.ndarray) -> Progress:
     )
 
 
-@eqx.filter_jit(donate="all-except-first")
+@overwriting
 def _copied(places: tuple[np.ndarray, np.ndarray], tree: Any) -> Any:
     """In place, for a replay buffer is large."""
     to, of = places
