@@ -64,11 +64,9 @@ PORTFOLIO: Case = {
     "env": "portfolio",
     "features": 400,
     "num_envs": 1_024,
-    "n_steps": 64,
-    "minibatches": 8,
-    "updates": 4,
+    "updates": 2,
 }
-SB3_PORTFOLIO: Case = {"num_envs": 8, "minibatches": 4, "numpy": True, "peer_steps": 4_096}
+SB3_PORTFOLIO: Case = {"num_envs": 8, "n_steps": 64, "numpy": True, "peer_steps": 4_096}
 SB3_DEFAULTS: Case = {
     **PPO,
     "env": "trading",
@@ -157,7 +155,7 @@ ROWS: dict[str, Row] = {
         ours=THREADS,
     ),
     "ppo_portfolio": Row(
-        "PPO, portfolio, 20 assets, F = 400, 1,024 x 64 steps",
+        "PPO, portfolio, 20 assets, F = 400, 1,024 x 128 steps",
         PORTFOLIO,
         (
             Rival("rejax", "rejax", 5.0, {"updates": 1}),

@@ -188,6 +188,41 @@ def test_after_a_gradient_step_the_targets_are_the_mixture(name):
     assert np.abs(flat(after.critic) - flat(before.critic)).max() > 0
 
 
+@pytest.mark.parametrize("actions", [1, 2, 6])
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("action_layer", [0, 1])
+@pytest.mark.parametrize("width", [8, 128])
+def test_gradients_of_action_values_are_those_of_the_plain_network(
+    actions, count, action_layer, width
+):
+    keys = jax.random.split(jax.random.key(0), count)
+    sizes = {"action_size": actions, "action_layer": action_layer}
+    values = stacked([net(k, 3, (width, width), 1, "tanh", "none", **sizes) for k in keys])
+    values = values if count > 1 else values.first()
+    obs = jax.random.normal(jax.random.key(1), (32, 3))
+    action = jax.random.normal(jax.random.key(2), (32, actions))
+
+    def plain(values, action):
+        x = obs
+        for i, layer in enumerate(values.layers):
+            if i == action_layer:
+                beside = jnp.broadcast_to(action, (*x.shape[:-1], actions))
+                x = jnp.concatenate([x, beside], axis=-1)
+            x = x @ layer.weight + layer.bias[..., None, :]
+            x = jnp.tanh(x) if i < 2 else x
+        return x
+
+    def total(function):
+        return jax.grad(lambda v, a: jnp.sum(jnp.sin(function(v, a))), argnums=(0, 1))
+
+    np.testing.assert_allclose(values(obs, action), plain(values, action), atol=1e-5)
+    ours = jax.jit(total(lambda v, a: v(obs, a)))(values, action)
+    for mine, theirs in zip(
+        jax.tree.leaves(ours), jax.tree.leaves(total(plain)(values, action)), strict=True
+    ):
+        np.testing.assert_allclose(mine, theirs, atol=2e-4)
+
+
 def test_adam_by_layer_takes_the_steps_that_it_takes_on_one_vector(monkeypatch):
     algorithm, given = made("sac", max_grad_norm=0.5), batches(2)
     whole, _ = improve(algorithm, fresh(algorithm), given)

@@ -15,6 +15,7 @@ from tradax.optimise import (
     minibatch_epochs,
     permutation,
     rmsprop,
+    where_needed,
 )
 
 
@@ -108,3 +109,19 @@ def test_rmsprop_by_hand():
     square = 0.99 * 0.04 + 0.01 * 9
     moved, _ = descend(optimiser, jnp.array([3.0]), state, x)
     assert float(moved[0] - x[0]) == pytest.approx(-0.3 / np.sqrt(square + 1e-5), rel=1e-5)
+
+
+@pytest.mark.parametrize("needed", [[], [9], [0, 3, 4, 9], range(10)])
+@pytest.mark.parametrize("block", [1, 4, 10])
+def test_rows_are_computed_where_they_are_needed_and_only_there(needed, block):
+    mask = jnp.zeros(10, bool).at[jnp.array(list(needed), int)].set(True)
+    batch = {"x": jnp.arange(10.0), "y": jnp.arange(20.0).reshape(10, 2)}
+
+    def compute(part):
+        return part["x"] + part["y"].sum(1)
+
+    found = where_needed(mask, compute, batch, jnp.full(10, -1.0), block=block)
+    np.testing.assert_array_equal(found, jnp.where(mask, compute(batch), -1.0))
+    seeds = jnp.stack([mask, ~mask])
+    beside = jax.vmap(lambda m: where_needed(m, compute, batch, jnp.full(10, -1.0), block=block))
+    np.testing.assert_array_equal(beside(seeds)[0], found)

@@ -390,3 +390,30 @@ def test_bad_options_are_refused():
         a2c.Config(shared_network=True, hidden_sizes=())
     with pytest.raises(ConfigError, match=r"reinforce.credit is 'all'"):
         reinforce.Config(credit="all")
+
+
+@pytest.mark.parametrize("name", ["a2c", "a3c", "ppo"])
+@pytest.mark.parametrize("n_steps", [1, 8])
+def test_next_values_are_those_of_the_true_next_observations(name, n_steps):
+    algorithm, source = small(name, "CartPole-v1", n_steps=n_steps)
+    learner = eqx.filter_jit(algorithm.init)(jax.random.key(0))
+    experience = gathered(algorithm, source, learner)
+    rng = np.random.default_rng(0)
+    terminated, truncated = rng.random((2, n_steps, 16)) < 0.3
+    obs = jnp.asarray(rng.normal(size=(n_steps + 1, 16, 4)), jnp.float32)
+    elsewhere = jnp.asarray(rng.normal(size=(n_steps, 16, 4)), jnp.float32)
+    ends = (terminated | truncated)[..., None]
+    experience = experience._replace(
+        obs=obs[:-1],
+        next_obs=jnp.where(ends, elsewhere, obs[1:]),
+        terminated=jnp.asarray(terminated),
+        truncated=jnp.asarray(truncated),
+    )
+    value, all_of_them = (
+        algorithm.value(learner, seen, None, experience.share)
+        for seen in (experience.obs, experience.next_obs)
+    )
+    found = algorithm.next_value(learner, experience, value)
+    counts = ~terminated
+    np.testing.assert_allclose(found[counts], all_of_them[counts], atol=1e-5)
+    assert np.isfinite(found).all()

@@ -80,6 +80,35 @@ def in_parts(compute: Callable[[Any], jax.Array], batch: Any) -> jax.Array:
     return found.reshape(rows, *found.shape[2:])
 
 
+def where_needed(
+    needed: jax.Array,
+    compute: Callable[[Any], jax.Array],
+    batch: Any,
+    otherwise: jax.Array,
+    *,
+    block: int,
+) -> jax.Array:
+    """`compute(batch)` [N] where `needed` [N], and `otherwise` [N] elsewhere.
+
+    So many blocks of rows are computed as hold the needed ones.
+    """
+    rows = needed.shape[0]
+    size = -(-rows // block) * block
+    # `jnp.nonzero` takes twice as long.
+    place = jax.lax.associative_scan(jnp.add, needed.astype(jnp.int32)) - 1
+    order = jnp.full(size, rows, jnp.int32)
+    order = order.at[jnp.where(needed, place, size)].set(jnp.arange(rows), mode="drop")
+
+    def one_block(state):
+        start, found = state
+        at = jax.lax.dynamic_slice_in_dim(order, start, block)
+        part = jax.tree.map(lambda x: x[at], batch)
+        return start + block, found.at[at].set(compute(part), mode="drop")
+
+    state = (jnp.int32(0), otherwise)
+    return jax.lax.while_loop(lambda s: s[0] <= place[-1], one_block, state)[1]
+
+
 def _parts(rows: int) -> int:
     """Into how many equal parts of 2,048 to 4,096 rows they divide; 1 where they do not."""
     fitting = (parts for parts in range(-(-rows // 4096), rows // 2048 + 1) if rows % parts == 0)

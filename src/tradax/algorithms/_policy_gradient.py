@@ -23,7 +23,7 @@ from tradax.config import config, section, setting
 from tradax.distributions import Distribution
 from tradax.errors import ConfigError
 from tradax.networks import mlp
-from tradax.optimise import adam, in_parts, linear_anneal
+from tradax.optimise import adam, in_parts, linear_anneal, where_needed
 from tradax.policies import ActorCritic, NetworkPolicy, StochasticActor, distribution, head_of
 from tradax.protocols import Actor, Algorithm, Experience, Logged, Metrics, Source
 from tradax.returns import explained_variance, gae, importance_weight, standardise
@@ -31,6 +31,7 @@ from tradax.sharing import ALONE, Share
 from tradax.spaces import Observation, Spec
 
 _HALVINGS = 10
+_BLOCK = 64  # observations at least, whose values are computed at once
 
 
 @config
@@ -222,12 +223,34 @@ class PolicyGradient(Algorithm):
         """Values [T, B] of observations as the statistics of `learner` scaled them; of this
         device's share of the environments only.
         """
-        network, obs = learner.network, share.of(obs, axis=1)
+        obs = share.of(obs, axis=1)
         shape = jax.tree.leaves(obs)[0].shape[:2]
-        if table is not None and math.prod(shape) > table.shape[0]:
-            network = network.tabulate(table)  # once for all parts
-        flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), obs)
-        return in_parts(lambda part: network.value(part, table), flat).reshape(shape)
+        network = _for_rows(learner.network, math.prod(shape), table)
+        return in_parts(lambda part: network.value(part, table), _rows(obs)).reshape(shape)
+
+    def next_value(self, learner: Learner, experience: Experience, value: jax.Array) -> jax.Array:
+        """Values [T, B] of the true next observations where the episode did not terminate; of this
+        device's share of the environments only.
+
+        Where an episode goes on it is the value of the next step. What is left, at truncations and
+        after the last step, is computed in blocks.
+
+        Args:
+            value: of the observations, [T, B].
+        """
+        table = experience.table
+        value, truncated, terminated, next_obs = experience.share.of(
+            (value, experience.truncated, experience.terminated, experience.next_obs), axis=1
+        )
+        steps, envs = value.shape
+        network = _for_rows(learner.network, steps * envs, table)
+        return where_needed(
+            (truncated & ~terminated).at[-1].set(True).ravel(),
+            lambda part: network.value(part, table),
+            _rows(next_obs),
+            jnp.roll(value, -1, axis=0).ravel(),
+            block=min(max(envs, _BLOCK), steps * envs),
+        ).reshape(steps, envs)
 
     def advantage(self, experience: Experience, value, next_value, weight) -> jax.Array:
         """Credit [T, B] of every action, over the value of its state.
@@ -290,11 +313,9 @@ class PolicyGradient(Algorithm):
             log_prob, value = noted.log_prob, noted.value
         share = experience.share
 
-        def found(obs: Observation) -> jax.Array:
-            return share.gathered(self.value(learner, obs, table, share), axis=1)
-
-        value = found(experience.obs) if value is None else value
-        next_value = found(experience.next_obs)
+        if value is None:
+            value = share.gathered(self.value(learner, experience.obs, table, share), axis=1)
+        next_value = share.gathered(self.next_value(learner, experience, value), axis=1)
         advantage = self.advantage(experience, value, next_value, weight)
         target = advantage + value if weight is None else weight * advantage + value
         if self.config.update_every == "episodes":
@@ -352,6 +373,16 @@ class PolicyGradient(Algorithm):
         if network.critic is not None:
             network = eqx.tree_at(lambda n: n.critic, network, new.critic)
         return after._replace(network=network), {"behaviour_kl": kl, "behaviour_step": size}
+
+
+def _for_rows(network: ActorCritic, rows: int, table: jax.Array | None) -> ActorCritic:
+    """Its market part tabulated once, where there are more rows than in the table."""
+    return network if table is None or rows <= table.shape[0] else network.tabulate(table)
+
+
+def _rows(obs: Observation) -> Observation:
+    """[T, B, ...] as [T B, ...]."""
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), obs)
 
 
 def _flat(obs: Observation) -> jax.Array:

@@ -18,6 +18,8 @@ from tradax.spaces import Spec
 Normalization = Literal["none", "layer", "batch"]
 _SLOWNESS = 0.99  # of the running moments of batch normalisation
 _EPSILON = 1e-5
+_WIDE = 2**13  # weights of a layer from which XLA's own gradient is as fast
+_FEW = 4  # actions or outputs
 
 
 class Moment(NamedTuple):
@@ -73,11 +75,12 @@ class Net(eqx.Module):
         x, seen = obs, []
         for i, layer in enumerate(self.layers):
             if action is not None and i == self.action_layer:
-                action = jnp.broadcast_to(action, (*x.shape[:-1], action.shape[-1]))
-                x = jnp.concatenate([x, action], axis=-1)
-            # Of several networks at once XLA's own gradient is faster, and of wide layers as fast.
-            narrow = layer.weight.ndim == 2 and layer.weight.shape[1] <= 4
-            x = (matmul if narrow else jnp.matmul)(x, layer.weight)
+                # Not side by side, for a loss of the action needs no gradient of the observation.
+                split = x.shape[-1]
+                x = _product(x, layer.weight[..., :split, :])
+                x = x + _action_product(action, layer.weight[..., split:, :])
+            else:
+                x = _product(x, layer.weight)
             bias = layer.bias[..., None, :]
             if i == len(self.layers) - 1:
                 return x + bias, tuple(seen)
@@ -123,3 +126,63 @@ def net(
 def stacked(nets: Sequence[Net]) -> Net:
     """K networks as one."""
     return jax.tree.map(lambda *x: jnp.stack(x), *nets)
+
+
+def _product(x: jax.Array, weight: jax.Array) -> jax.Array:
+    """x [B, I] or [K, B, I] times weight [I, O] or [K, I, O]; one x goes through all K."""
+    inputs, outputs = weight.shape[-2:]
+    if weight.ndim == 2:
+        return matmul(x, weight) if inputs * outputs < _WIDE or outputs <= _FEW else x @ weight
+    side_by_side = x.ndim == 3 and inputs * outputs < _WIDE and outputs > _FEW
+    return _products(x, weight) if side_by_side else x @ weight
+
+
+@jax.custom_vjp
+def _products(x: jax.Array, weight: jax.Array) -> jax.Array:
+    """`matmul` of K networks: x [K, B, I], weight [K, I, O]."""
+    return x @ weight
+
+
+def _products_backward(residuals, dy):
+    x, weight = residuals
+    transposed = jnp.swapaxes(x, -1, -2)
+    if jax.default_backend() == "cpu":
+        transposed = jax.lax.optimization_barrier(transposed)
+    return dy @ jnp.swapaxes(weight, -1, -2), transposed @ dy
+
+
+_products.defvjp(lambda x, weight: (x @ weight, (x, weight)), _products_backward)
+
+
+@jax.custom_vjp
+def _action_product(action: jax.Array, weight: jax.Array) -> jax.Array:
+    """action [B, A] times weight [A, O] or [K, A, O].
+
+    The gradient of the action is a product for each of K networks; XLA would copy their activations
+    side by side first.
+    """
+    return _sum_over_actions(action, weight)
+
+
+def _action_product_backward(residuals, dy):
+    action, weight = residuals
+    if weight.ndim == 2:
+        return dy @ weight.T, action.T @ dy
+    of_each = [dy[k] @ weight[k].T for k in range(weight.shape[0])]
+    transposed = jnp.broadcast_to(action.T, (weight.shape[0], *action.T.shape))
+    return sum(of_each[1:], of_each[0]), transposed @ dy
+
+
+_action_product.defvjp(
+    lambda action, weight: (_sum_over_actions(action, weight), (action, weight)),
+    _action_product_backward,
+)
+
+
+def _sum_over_actions(action: jax.Array, weight: jax.Array) -> jax.Array:
+    """Of few actions by the loop that adds the bias, without a product of its own."""
+    actions = action.shape[-1]
+    if actions > _FEW:
+        return action @ weight
+    terms = [action[:, i : i + 1] * weight[..., i : i + 1, :] for i in range(actions)]
+    return sum(terms[1:], terms[0])

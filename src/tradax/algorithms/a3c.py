@@ -23,7 +23,7 @@ from tradax.draws import is_key
 from tradax.errors import ConfigError
 from tradax.optimise import descend
 from tradax.policies import ActorCritic, StochasticActor
-from tradax.protocols import Actor, Metrics
+from tradax.protocols import Actor, Experience, Metrics
 from tradax.sharing import ALONE, Share
 from tradax.spaces import Observation, Spec
 
@@ -123,6 +123,9 @@ class A3C(a2c.AdvantageActorCritic):
         found = values(*share.of((learner.own, self._split(obs))))
         # [workers, T, B / workers] to [T, B]
         return jnp.moveaxis(found, 0, 1).reshape(found.shape[1], -1)
+
+    def next_value(self, learner: Learner, experience: Experience, value: jax.Array) -> jax.Array:
+        return self.value(learner, experience.next_obs, experience.table, experience.share)
 
     def improve(
         self, learner: Learner, batch: Batch, table: jax.Array | None, key: jax.Array
