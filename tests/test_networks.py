@@ -59,7 +59,11 @@ def test_the_deployed_policy_is_the_actor_of_the_actor_critic(shared):
 
 
 @settings(max_examples=20, deadline=None)
-@given(st.sampled_from([3, 128, 640, 1024, 4096]), st.sampled_from([1, 2, 5]), st.integers(0, 1000))
+@given(
+    st.sampled_from([3, 128, 512, 640, 1024, 2080]),
+    st.sampled_from([1, 2, 5]),
+    st.integers(0, 1000),
+)
 def test_our_weight_gradient_equals_the_plain_one(rows, outputs, seed):
     x_key, w_key, dy_key = jax.random.split(jax.random.key(seed), 3)
     x, w = jax.random.normal(x_key, (rows, 6)), jax.random.normal(w_key, (6, outputs))
@@ -67,7 +71,7 @@ def test_our_weight_gradient_equals_the_plain_one(rows, outputs, seed):
     ours = jax.vjp(matmul, x, w)[1](dy)
     plain = jax.vjp(lambda x, w: x @ w, x, w)[1](dy)
     for a, b in zip(ours, plain, strict=True):
-        np.testing.assert_allclose(a, b, atol=3e-4)
+        np.testing.assert_allclose(a, b, atol=1e-4)
 
 
 def test_orthogonal_initialisation_and_output_scale():

@@ -225,7 +225,7 @@ class PolicyGradient(Algorithm):
         """
         obs = share.of(obs, axis=1)
         shape = jax.tree.leaves(obs)[0].shape[:2]
-        network = _for_rows(learner.network, math.prod(shape), table)
+        network = _tabulated(learner.network, math.prod(shape), table)
         return in_parts(lambda part: network.value(part, table), _rows(obs)).reshape(shape)
 
     def next_value(self, learner: Learner, experience: Experience, value: jax.Array) -> jax.Array:
@@ -243,7 +243,7 @@ class PolicyGradient(Algorithm):
             (value, experience.truncated, experience.terminated, experience.next_obs), axis=1
         )
         steps, envs = value.shape
-        network = _for_rows(learner.network, steps * envs, table)
+        network = _tabulated(learner.network, steps * envs, table)
         return where_needed(
             (truncated & ~terminated).at[-1].set(True).ravel(),
             lambda part: network.value(part, table),
@@ -375,7 +375,7 @@ class PolicyGradient(Algorithm):
         return after._replace(network=network), {"behaviour_kl": kl, "behaviour_step": size}
 
 
-def _for_rows(network: ActorCritic, rows: int, table: jax.Array | None) -> ActorCritic:
+def _tabulated(network: ActorCritic, rows: int, table: jax.Array | None) -> ActorCritic:
     """Its market part tabulated once, where there are more rows than in the table."""
     return network if table is None or rows <= table.shape[0] else network.tabulate(table)
 

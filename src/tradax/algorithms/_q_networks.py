@@ -18,7 +18,7 @@ from tradax.spaces import Spec
 Normalization = Literal["none", "layer", "batch"]
 _SLOWNESS = 0.99  # of the running moments of batch normalisation
 _EPSILON = 1e-5
-_WIDE = 2**13  # weights of a layer from which XLA's own gradient is as fast
+_WIDE = 2**13  # weights of a layer
 _FEW = 4  # actions or outputs
 
 
@@ -131,27 +131,9 @@ def stacked(nets: Sequence[Net]) -> Net:
 def _product(x: jax.Array, weight: jax.Array) -> jax.Array:
     """x [B, I] or [K, B, I] times weight [I, O] or [K, I, O]; one x goes through all K."""
     inputs, outputs = weight.shape[-2:]
-    if weight.ndim == 2:
-        return matmul(x, weight) if inputs * outputs < _WIDE or outputs <= _FEW else x @ weight
-    side_by_side = x.ndim == 3 and inputs * outputs < _WIDE and outputs > _FEW
-    return _products(x, weight) if side_by_side else x @ weight
-
-
-@jax.custom_vjp
-def _products(x: jax.Array, weight: jax.Array) -> jax.Array:
-    """`matmul` of K networks: x [K, B, I], weight [K, I, O]."""
-    return x @ weight
-
-
-def _products_backward(residuals, dy):
-    x, weight = residuals
-    transposed = jnp.swapaxes(x, -1, -2)
-    if jax.default_backend() == "cpu":
-        transposed = jax.lax.optimization_barrier(transposed)
-    return dy @ jnp.swapaxes(weight, -1, -2), transposed @ dy
-
-
-_products.defvjp(lambda x, weight: (x @ weight, (x, weight)), _products_backward)
+    if inputs * outputs >= _WIDE or (weight.ndim == 3 and (x.ndim == 2 or outputs <= _FEW)):
+        return x @ weight  # XLA's own gradient is as fast, or faster
+    return matmul(x, weight) if weight.ndim == 2 else jax.vmap(matmul)(x, weight)
 
 
 @jax.custom_vjp

@@ -125,6 +125,7 @@ class A3C(a2c.AdvantageActorCritic):
         return jnp.moveaxis(found, 0, 1).reshape(found.shape[1], -1)
 
     def next_value(self, learner: Learner, experience: Experience, value: jax.Array) -> jax.Array:
+        # Of all: rows that are picked out would need the network of their worker.
         return self.value(learner, experience.next_obs, experience.table, experience.share)
 
     def improve(
