@@ -189,10 +189,11 @@ ROWS: dict[str, Row] = {
             "evaluations": 97,
             "peer_most_steps": 204_800,
         },
-        (Rival("sb3", "Stable-Baselines3, numpy", 100.0, {"threads": 1}),),
+        sb3(100.0, "Stable-Baselines3, numpy"),
         compared="s",
         repeats=9,
         seconds=0.0,
+        ours=THREADS,
     ),
     "stepping_trading": Row(
         "trading, stepped without a policy, 1,024 x 200",

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -13,19 +15,21 @@ from tradax.spaces import ActionSpec, Factored, Spec
 SPEC = Spec(market=7, account=3, action=ActionSpec(low=(-1.0, -1.0), high=(1.0, 1.0)))
 
 
-def factored(key, batch, rows):
+def factored(key, batch, rows, spec=SPEC):
     table_key, row_key, account_key = jax.random.split(key, 3)
-    table = jax.random.normal(table_key, (rows, SPEC.market))
+    table = jax.random.normal(table_key, (rows, spec.market))
     row = jax.random.randint(row_key, batch, 0, rows)
-    account = jax.random.normal(account_key, (*batch, SPEC.account))
+    account = jax.random.normal(account_key, (*batch, spec.account))
     return Factored(row, account), table
 
 
 @pytest.mark.parametrize("hidden", [(), (16,), (16, 8)])
 @pytest.mark.parametrize(("batch", "rows"), [((64,), 10), ((4,), 50), ((5, 6), 20)])
-def test_factored_equals_flat_in_outputs_and_gradients(hidden, batch, rows):
-    network = mlp(jax.random.key(0), SPEC, hidden, 4, "tanh")
-    obs, table = factored(jax.random.key(1), batch, rows)
+@pytest.mark.parametrize("market", [7, 40])
+def test_factored_equals_flat_in_outputs_and_gradients(hidden, batch, rows, market):
+    spec = replace(SPEC, market=market)
+    network = mlp(jax.random.key(0), spec, hidden, 4, "tanh")
+    obs, table = factored(jax.random.key(1), batch, rows, spec)
 
     def loss(network, table, obs, flat):
         out = network(obs.flat(table)) if flat else network(obs, table)

@@ -6,7 +6,8 @@ therefore split,
     concat(table[row], account) @ W  =  table[row] @ W_market + account @ W_account,
 
 and the market part is computed once per table row or once per observation, whichever is less
-work. During a rollout the weights are fixed, so it is tabulated beforehand.
+work; of few features, in one product with the account's. During a rollout the weights are fixed,
+so it is tabulated beforehand.
 """
 
 import math
@@ -18,6 +19,7 @@ import jax.numpy as jnp
 
 from tradax.spaces import Factored, Observation, Spec
 
+_NARROW = 32  # features up to which one product with the account's is faster than two
 _TALL = 2048  # rows above which a sum over them is faster on several threads
 
 ACTIVATIONS = {
@@ -63,16 +65,18 @@ class FirstLayer(eqx.Module):
     bias: jax.Array
 
     def __call__(self, obs: Observation, table: jax.Array | None = None) -> jax.Array:
-        if not isinstance(obs, Factored):
-            weights = [w for w in (self.market, self.account) if w is not None]
-            return matmul(obs, jnp.concatenate(weights)) + self.bias
-        assert table is not None, "a factored observation needs its market table"
-        assert self.market is not None
-        if math.prod(obs.row.shape) > table.shape[0]:
-            market = (table @ self.market)[obs.row]
-        else:
-            market = table[obs.row] @ self.market
-        return market + matmul(obs.account, self.account) + self.bias
+        if isinstance(obs, Factored):
+            assert table is not None, "a factored observation needs its market table"
+            assert self.market is not None
+            if math.prod(obs.row.shape) > len(table):
+                market = (table @ self.market)[obs.row]
+            elif len(self.market) > _NARROW:
+                market = table[obs.row] @ self.market
+            else:
+                return self(obs.flat(table))
+            return market + matmul(obs.account, self.account) + self.bias
+        weights = [w for w in (self.market, self.account) if w is not None]
+        return matmul(obs, jnp.concatenate(weights)) + self.bias
 
 
 class TabulatedFirstLayer(eqx.Module):
