@@ -48,7 +48,8 @@ bench-calibration: $(VENV)/.ready-test
 	$(BIN)/python -m benchmarks calibration
 
 bench-off-policy: $(VENV)/.ready-test
-	$(BIN)/python -m benchmarks off_policy speed sac_64 td3_64 sac_256 td3_256 sac_64_seeds td3_64_seeds
+	$(BIN)/python -m benchmarks off_policy speed sac_64 td3_64 sac_256 td3_256 sac_64_seeds td3_64_seeds \
+		sac_256_seeds td3_256_seeds
 
 bench-evolution: $(VENV)/.ready-test
 	$(BIN)/python -m benchmarks speed genetic_cartpole genetic_falling genetic_trading genetic_torch es_cartpole es_trading

@@ -226,6 +226,8 @@ ROWS: dict[str, Row] = {
     "td3_256": _off_policy("td3", 256, 4.0, 1.5),
     "sac_64_seeds": _seeds("sac", 64),
     "td3_64_seeds": _seeds("td3", 64),
+    "sac_256_seeds": _seeds("sac", 256),
+    "td3_256_seeds": _seeds("td3", 256),
     "roofline_64": Row(
         "PPO's update, 64x64, minibatches of 4,096",
         UPDATE,
