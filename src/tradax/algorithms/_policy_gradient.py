@@ -102,7 +102,7 @@ class Batch(NamedTuple):
 
     def flat(self) -> "Batch":
         """Time and environments as one axis."""
-        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), self)
+        return _rows(self)
 
     def mean(self, x: jax.Array) -> jax.Array:
         """The mean over steps, weighted."""
@@ -380,9 +380,9 @@ def _tabulated(network: ActorCritic, rows: int, table: jax.Array | None) -> Acto
     return network if table is None or rows <= table.shape[0] else network.tabulate(table)
 
 
-def _rows(obs: Observation) -> Observation:
-    """[T, B, ...] as [T B, ...]."""
-    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), obs)
+def _rows(tree: Any) -> Any:
+    """Arrays [T, B, ...] as [T B, ...]."""
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), tree)
 
 
 def _flat(obs: Observation) -> jax.Array:
