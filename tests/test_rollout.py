@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from probes import Delayed, Endless
+from tradax import rollout
 from tradax.errors import TradaxError
 from tradax.protocols import Actor
 from tradax.rollout import jax_source
@@ -86,3 +87,19 @@ def test_bad_sources_are_refused(arguments, message):
     env, params, num_envs = (*arguments, None, 1)[:3] if len(arguments) < 3 else arguments
     with pytest.raises(TradaxError, match=message):
         jax_source(env, params, num_envs=num_envs)
+
+
+def test_a_rollout_is_the_same_with_its_state_packed_and_apart(monkeypatch):
+    source = jax_source("CartPole-v1", num_envs=16)
+    actor = Always(jnp.int32(1))
+    carry = eqx.filter_jit(source.reset)(jax.random.key(0), actor)
+
+    def collected(few):
+        monkeypatch.setattr(rollout, "_FEW", few)
+        # A function of its own, so that the program is traced again.
+        run = eqx.filter_jit(lambda carry, key: source.collect(carry, actor, key, 12))
+        return run(carry, jax.random.key(1))
+
+    packed, apart = collected(16), collected(15)
+    assert float(packed[2].episodes) >= 16
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), packed, apart)

@@ -38,3 +38,9 @@ def side_by_side(tree: Any) -> tuple[list[jax.Array], Callable[[list[jax.Array]]
         for members in narrow.values()
     ]
     return [*matrices, *(arrays[i] for i in wide)], unpack
+
+
+def apart(tree: Any) -> tuple[list[jax.Array], Callable[[list[jax.Array]], Any]]:
+    """As `side_by_side`, every array by itself."""
+    arrays, structure = jax.tree.flatten(tree)
+    return arrays, structure.unflatten

@@ -16,12 +16,13 @@ from tradax.draws import another_key
 from tradax.envs._market import MarketEnvironment
 from tradax.errors import TradaxError
 from tradax.gymnax_parts import Environment
-from tradax.packing import side_by_side
+from tradax.packing import apart, side_by_side
 from tradax.protocols import Actor, Experience, Finished, Source
 from tradax.sharing import Share
 from tradax.spaces import ActionSpec, Factored, Observation, Spec, action_spec
 
 _CHECK_EVERY = 32  # steps between looks at whether all episodes have ended
+_FEW = 8  # environments up to which a loop for every array costs more than its elements
 _SMALL = 512  # bytes of a first state that may be kept for every step of a rollout
 
 
@@ -84,7 +85,8 @@ class JaxSource(Source):
         see, actor = here._prepare(actor.shared(share), table, n_steps)
 
         unpack: Any = None
-        packed, unpack_carry = side_by_side(share.of(carry))
+        pack = side_by_side if here.num_envs <= _FEW else apart
+        packed, unpack_carry = pack(share.of(carry))
 
         def one_step(packed, drawn):
             nonlocal unpack
@@ -111,8 +113,8 @@ class JaxSource(Source):
                 step.truncated,
                 extras,
             )
-            record, unpack = side_by_side((transition, episode_return, episode_length))
-            return side_by_side(next_carry)[0], record
+            record, unpack = pack((transition, episode_return, episode_length))
+            return pack(next_carry)[0], record
 
         # All draws at once: threefry inside the scan costs as much as all else of a small step.
         keys = jax.random.split(key, (n_steps, 1 + self.num_envs))
