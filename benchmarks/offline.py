@@ -40,7 +40,7 @@ def main() -> None:
 def learning() -> None:
     source = jax_source("CartPole-v1", num_envs=16)
     recorder = jax_source("CartPole-v1", num_envs=64)
-    few, config = ppo.Config(num_envs=16), ppo.Config(gae_lambda=0.98)
+    few, config = ppo.Config(num_envs=16), ppo.Config(num_envs=64, gae_lambda=0.98)
     print(
         "| seed | mean return logged | the same policy, greedy | learned from the log, greedy | "
         "effective sample |"

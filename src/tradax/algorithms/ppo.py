@@ -28,6 +28,8 @@ LEARNS_FROM_LOGS = True
 class Config(_actor_critic.Config):
     """PPO, clipped or with a KL penalty."""
 
+    num_envs: int = setting(default=32, least=1)
+    """Environments stepped side by side."""
     epochs: int = setting(default=4, least=1)
     """Passes over the collected steps in one update."""
     minibatches: int = setting(default=8, least=1)
