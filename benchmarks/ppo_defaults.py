@@ -13,19 +13,15 @@ one thread with NPROC=1).
 from collections.abc import Callable
 from typing import Any
 
-import equinox as eqx
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import _cases, _rows
 from benchmarks._training import one_by_one, train_seeds
 from benchmarks.learning import SALE, SALE_STEPS, evaluated, iqm
-from tradax import training
+from benchmarks.peers import tradax as plug
 from tradax.algorithms import ppo
 from tradax.envs import execution, execution_baselines, market_making
 from tradax.evaluation.execution import assess
-from tradax.rollout import jax_source
 
 SIZES: dict[str, dict[str, int]] = {
     "64 x 64, 8": {"num_envs": 64},
@@ -86,45 +82,16 @@ def task(name: str) -> tuple[Any, Any, Callable[[Any], float] | None]:
         return *market_making.make(market_making.Config()), None
     if name == "signal":
         env, params, validation = _cases.planted(TIMED)
-        score = on_validation(env, validation)
+        score = plug.on_validation(env, validation)
         return env, params, lambda p: float(score(p))
     return name, None, None
 
 
-def on_validation(env: Any, validation: Any) -> Callable:
-    span, limit = jax_source(env, validation), int(validation.episode_length)
-
-    @eqx.filter_jit
-    def score(policy):
-        return span.episodes(policy.actor(sample=False), jax.random.key(0), limit)[0][0]
-
-    return score
-
-
-def seconds(options: dict[str, Any], seeds: int = 24, steps: int = 400_000) -> float:
+def seconds(options: dict[str, Any], seeds: int = 24) -> float:
     """Until a greedy policy has half of the best rule's return, looked at after every update."""
-    env, params, validation = _cases.planted(TIMED)
-    level, score = _cases.level(TIMED, env, validation), on_validation(env, validation)
-    config = ppo.Config(**options)
-    source = jax_source(env, params, num_envs=config.num_envs)
-    algorithm = ppo.make(config, source.spec, jnp.float32(1))
-    updates = steps // algorithm.steps_per_update
-
-    def once(seed: int) -> float:
-        result = training.train(
-            algorithm,
-            source,
-            jax.random.key(seed),
-            total_timesteps=steps,
-            evaluate=score,
-            evaluations=updates,
-            log_rows=updates,
-        )
-        reached = (row["seconds"] for row in result.rows[0] if row["validation_score"] >= level)
-        return next(reached, float("inf"))
-
-    once(0)  # compiles
-    return float(np.median([once(seed) for seed in range(1, seeds + 1)]))
+    _, run = plug.to_return({**TIMED, **options, "evaluations": TIMED["most_steps"]})
+    run()  # compiles
+    return float(np.median([run() for _ in range(seeds)]))
 
 
 if __name__ == "__main__":

@@ -184,18 +184,15 @@ def stepping(case: dict[str, Any]) -> Made:
 
 
 def to_return(case: dict[str, Any]) -> Made:
-    """Default PPO until its greedy policy has a return on validation, which takes no time."""
+    """PPO until its greedy policy has a return on validation, which takes no time.
+
+    Options are defaults where the case has none.
+    """
     env, params, validation = _cases.planted(case)
-    config = ppo.Config()
+    config = ppo.Config(**options(ppo, case))
     source = jax_source(env, params, num_envs=config.num_envs)
     algorithm = ppo.make(config, source.spec, jnp.float32(1))
-    level, span = _cases.level(case, env, validation), jax_source(env, validation)
-    limit = int(validation.episode_length)
-
-    @eqx.filter_jit
-    def score(policy):
-        return span.episodes(policy.actor(sample=False), jax.random.key(0), limit)[0][0]
-
+    level, score = _cases.level(case, env, validation), on_validation(env, validation)
     seed = 0
 
     def run() -> float:
@@ -214,6 +211,17 @@ def to_return(case: dict[str, Any]) -> Made:
         return next(reached, float("inf"))
 
     return 1, run
+
+
+def on_validation(env: Any, validation: Any) -> Callable:
+    """A greedy policy's return over the span of a market."""
+    span, limit = jax_source(env, validation), int(validation.episode_length)
+
+    @eqx.filter_jit
+    def score(policy):
+        return span.episodes(policy.actor(sample=False), jax.random.key(0), limit)[0][0]
+
+    return score
 
 
 KINDS = {
