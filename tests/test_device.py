@@ -13,6 +13,8 @@ from jaxlib.xla_client import generate_pjrt_gpu_plugin_options
 from tradax import cli, device
 from tradax.errors import ConfigError
 from tradax.options import TrainOptions
+from tradax.sweeps import command
+from tradax.sweeps.command import SweepOptions
 
 NAMES = (
     "XLA_CLIENT_MEM_FRACTION",
@@ -137,3 +139,20 @@ def test_a_cache_of_another_user_is_left_alone(cache, monkeypatch):
     cache.mkdir(parents=True, mode=0o700)
     monkeypatch.setattr(os, "getuid", lambda: cache.stat().st_uid + 1)
     assert device.keep_compiled_programs() is None
+
+
+@pytest.mark.parametrize(
+    ("options", "devices"),
+    [({"cpu_threads": 1}, 1), ({"cpu_threads": 1, "devices": 3}, 3), ({}, device.cores())],
+)
+def test_a_sweep_simulates_a_device_a_thread_unless_told(monkeypatch, options, devices):
+    class Settled(Exception):
+        pass
+
+    def use(_, *, simulated, threads, **__):
+        raise Settled(simulated, threads)
+
+    monkeypatch.setattr(device, "use", use)
+    with pytest.raises(Settled) as settled:
+        command.sweep(SweepOptions(**options), {}, "tradax sweep")
+    assert settled.value.args == (devices, options.get("cpu_threads"))
