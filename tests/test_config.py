@@ -1,8 +1,10 @@
 import typing
 
 import jax
+import numpy as np
 import pytest
 
+from tradax.algorithms import ppo
 from tradax.config import config, describe, from_dict, setting, to_dict
 from tradax.errors import ConfigError
 
@@ -117,3 +119,24 @@ def test_algorithm_options_read_from_source_equal_the_imported_ones(name):
     read = {f.name: f.default for f in discovery.options("algorithms", name)}
     assert read == {f.name: f.default for f in dataclasses.fields(module.Config)}
     assert all(f.doc for f in discovery.options("algorithms", name))
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"learning_rate": np.float32(-1e-3)}, "learning_rate is -0.001"),
+        ({"learning_rate": [1e-3]}, "it must be a finite number"),
+        ({"activation": ["tanh"]}, "it must be one of"),
+        ({"minibatches": np.int64(7), "learning_rate": np.float32(1e-3)}, "do not divide into 7"),
+        ({"shared_network": [0]}, "it must be true or false"),
+        ({"objective": {}}, "it must be one of"),
+    ],
+)
+def test_values_of_other_kinds_are_checked_too(option, message):
+    with pytest.raises(ConfigError, match=message):
+        ppo.Config(**option)
+
+
+def test_numpy_numbers_become_plain_ones():
+    made = ppo.Config(num_envs=np.int64(16), gamma=np.float64(0.5), hidden_sizes=[np.int32(8)])
+    assert made == ppo.Config(num_envs=16, gamma=0.5, hidden_sizes=(8,))

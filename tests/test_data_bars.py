@@ -844,3 +844,46 @@ def test_periods_per_year_of_calendars_that_utc_cuts(first, hours, periods):
     stamps = np.datetime64(first, "us") + np.array(hours) * np.timedelta64(1, "h")
     frame = pl.DataFrame({"date": stamps, "close": 1.0})
     assert bars_from_frame(frame, closes_only=True).periods_per_year == periods
+
+
+@pytest.mark.parametrize(
+    ("stamps", "periods"),
+    [
+        (np.arange("2020-01-01", "2022-01-01", 2, dtype="datetime64[D]"), 182.6),
+        (np.arange("2020-01-01", "2023-01-01", 10, dtype="datetime64[D]"), 36.5),
+        (np.arange("2020-01-01", "2023-01-01", 14, dtype="datetime64[D]"), 26.1),
+        (np.arange("2000-01", "2020-01", 2, dtype="datetime64[M]"), 6.0),
+        (np.arange("2000-01", "2020-01", 6, dtype="datetime64[M]"), 2.0),
+        (np.arange("2000-01", "2020-01", 1, dtype="datetime64[M]"), 12.0),
+        (np.arange("2000", "2020", 1, dtype="datetime64[Y]"), 1.0),
+        (np.datetime64("2020-01-01T00") + 36 * np.arange(400), 243.5),
+        (np.datetime64("2020-01-01T00") + 18 * np.arange(400), 487.0),
+        (np.busday_offset("2020-01-01", np.arange(400), roll="forward"), 252.0),
+        (np.busday_offset("2020-01-01", 2 * np.arange(400), roll="forward"), 126.0),
+        (np.busday_offset("2020-01-01", 3 * np.arange(400), roll="forward"), 84.0),
+        (np.busday_offset("2020-01-05", np.arange(400), "forward", "Mon Tue Wed Thu Fri Sun"), 313),
+        (np.busday_offset("2020-01-05", np.arange(400), "forward", "Sun Mon Tue Wed Thu"), 252.0),
+    ],
+)
+def test_bars_a_year_of_other_lengths(stamps, periods):
+    close = np.linspace(10, 20, len(stamps))
+    frame = pl.DataFrame({"timestamp": stamps.astype("datetime64[us]"), "close": close})
+    found = bars_from_frame(frame, closes_only=True).periods_per_year
+    assert found == pytest.approx(periods, rel=0.01)
+
+
+def test_a_year_of_two_digits_is_no_date():
+    for stamps in (["01/13/20", "01/14/20"], ["20-01-13", "20-01-14"]):
+        with pytest.raises(DataError, match=r"no century|not a date"):
+            bars_from_frame(pl.DataFrame({"date": stamps, "close": [1.0, 2.0]}), closes_only=True)
+
+
+def test_slashed_dates_with_a_time_say_so():
+    frame = pl.DataFrame({"date": ["10/26/2020 00:00", "10/27/2020 00:00"], "close": [1.0, 2.0]})
+    with pytest.raises(DataError, match="slashes and a time"):
+        bars_from_frame(frame, closes_only=True)
+
+
+def test_a_symbol_is_asked_for_once():
+    with pytest.raises(DataError, match="AAPL is asked for twice"):
+        samples.load(["us20"], symbols=["AAPL", "AAPL"])

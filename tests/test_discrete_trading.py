@@ -9,6 +9,7 @@ from test_trading import walk as walk_continuous
 from tradax import discovery
 from tradax.data.splits import Span
 from tradax.envs import _baselines, discrete_trading, trading
+from tradax.envs._orders import Quote
 from tradax.errors import ConfigError
 from tradax.evaluation.backtest import walked
 from tradax.rollout import jax_source
@@ -53,17 +54,28 @@ def test_a_target_of_all_leaves_cash_for_its_costs():
 
 
 def test_the_rivals_buy_once_and_never():
-    for targets in ((), (0.0, 0.5, 1.0)):
-        config = discrete_trading.Config(targets=targets)
+    # Whatever the policy may do: half orders, targets without 0 or 1, twice its worth, stops.
+    for options in (
+        {},
+        {"order_size": 0.1},
+        {"targets": (0.0, 0.5, 1.0)},
+        {"targets": (-1.0, 0.5), "allow_short": True},
+        {"leverage": 2.0},
+        {"stop_loss": 0.01, "take_profit": 0.01},
+    ):
+        config = discrete_trading.Config(**options)
         env, params = discrete_trading.make(config, random_market(1), Span(0, 39))
-        rivals = discrete_trading.rivals(env, params, 5, jax.random.key(0))
-        source = jax_source(env, trading.over_span(params, Span(0, 39)))
-        held = {
-            name: np.asarray(walked(source, plan, jax.random.key(0), 5)[1]["shares"])
-            for name, plan in rivals.items()
-        }
+        rivals = discrete_trading.rivals(env, params, 30, jax.random.key(0))
+        benchmark = discrete_trading.benchmark(env)
+        source = jax_source(benchmark, trading.over_span(params, Span(0, 39)))
+        held = {}
+        for name in ("buy_and_hold", "cash"):
+            info = walked(source, rivals[name], jax.random.key(0), 30)[1]
+            held[name] = np.asarray(info["shares"])
         assert (held["cash"] == 0).all()
-        assert (held["buy_and_hold"] > 0).all()
+        assert (held["buy_and_hold"] == held["buy_and_hold"][0]).all()
+        invested = held["buy_and_hold"][0] * params.quotes[0, Quote._fields.index("next_open")]
+        assert invested == pytest.approx(float(params.initial_cash), rel=0.01)
 
 
 def test_options_are_those_of_trading_and_two_more():

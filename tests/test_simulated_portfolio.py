@@ -111,3 +111,9 @@ def test_bad_options_are_refused():
     with pytest.raises(ConfigError, match=r"simulated_portfolio.logit_limit is 1"):
         make(Config(logit_limit=1.0))
     assert simulated_portfolio.SimulatedPortfolio(1) == simulated_portfolio.SimulatedPortfolio(1)
+
+
+def test_more_jumps_a_step_than_can_be_drawn_are_refused():
+    with pytest.raises(ConfigError, match="10 jumps a step on average"):
+        Config(process="jumps", bars_per_year=1)
+    Config(process="jumps", bars_per_year=1, substeps=10)

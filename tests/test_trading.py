@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,7 @@ from hypothesis import strategies as st
 from tradax.data.pipeline import Market
 from tradax.data.splits import Span
 from tradax.envs import _baselines, trading
+from tradax.envs._rewards import differential_sharpe, moments
 from tradax.errors import ConfigError, DataError
 from tradax.evaluation.backtest import walked
 from tradax.rollout import jax_source
@@ -116,6 +119,17 @@ def test_lots_are_whole():
     assert info["shares"].tolist() == [30, 20, 0]
 
 
+@pytest.mark.parametrize("lot_size", [0.001, 0.01])
+def test_selling_all_leaves_no_lot_behind(lot_size):
+    rng = np.random.default_rng(0)
+    for price in rng.uniform(5, 500, 12):
+        m = market(*[[float(np.float32(price))] * 4] * 4)
+        info = walk(m, [[BUY, rng.uniform(-1, 1)], [SELL, 1]], lot_size=lot_size, **FLAT)
+        bought, left = info["shares"]
+        assert bought / lot_size == pytest.approx(round(bought / lot_size), abs=0.05)
+        assert left == 0.0
+
+
 def test_short_selling_leverage_and_borrow_fees():
     m = market(*[[10.0] * 4] * 4)
     info = walk(m, [[SELL, 1]], allow_short=True, leverage=2.0, borrow_rate=0.252, **FLAT)
@@ -187,6 +201,25 @@ def test_the_observation_is_row_t_and_the_account_and_holds_no_clock():
     weight = float(state.shares * m.close[6] / state.net_worth)
     gain = m.close[6] / m.open[6] - 1
     np.testing.assert_allclose(obs[2:], [weight, 1 - weight, gain], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [1e-2, 1e-3, 1e-4])
+def test_the_differential_sharpe_ratio_does_not_depend_on_the_size_of_returns(size):
+    rng = np.random.default_rng(0)
+    zero = jnp.float32(0)
+    state, rewards = SimpleNamespace(mean=zero, square=zero, time=zero), []
+    for change in size * rng.normal(0.1, 1.0, 300):
+        moved = moments(state, jnp.float32(change), 0.01)
+        rewards.append(float(differential_sharpe(state, moved, 0.01)))
+        state = SimpleNamespace(mean=moved.mean, square=moved.square, time=state.time + 1)
+    mean, square, expected = 0.0, 0.0, []
+    for change in np.random.default_rng(0).normal(0.1, 1.0, 300):  # eq. 14
+        up, up2 = change - mean, change**2 - square
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio = (square * up - 0.5 * mean * up2) / (square - mean**2) ** 1.5
+        expected.append(0.01 * ratio)
+        mean, square = mean + 0.01 * up, square + 0.01 * up2
+    np.testing.assert_allclose(rewards[100:], expected[100:], rtol=2e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("reward", ["log_return", "profit", "differential_sharpe", "mean_variance"])

@@ -47,10 +47,7 @@ def posterior(options: PosteriorOptions) -> int:
         raise TradaxError(
             f"{folder}: {config['env']} is not tested on prices: there are no returns to model"
         )
-    if run_directory.is_unfinished(folder):
-        raise TradaxError(
-            f"{folder}: the run is not finished; go on with: tradax train --resume {folder}"
-        )
+    run_directory.check_finished(folder)
     seed = config["seed"] if options.seed is None else options.seed
     outcome = retest(folder, sampling=Sampling(seed, options.draws))
     tested = outcome.get("symbols", {outcome.get("symbol"): outcome})

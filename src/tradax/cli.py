@@ -153,6 +153,9 @@ def _train(arguments: list[str]) -> int:
     from tradax import resuming, signals
     from tradax.experiment import train
 
+    if options.resume is not None and options.out is not None:
+        raise TradaxError("--resume goes on in the run's own folder; leave out --out")
+
     resume = options.resume or resuming.from_out(options.out, ["train", *arguments])
     with signals.second_ends_the_process():
         result = train(
@@ -281,8 +284,10 @@ def _report(options: RunOptions) -> int:
     from tradax import device
 
     device.keep_compiled_programs()
+    from tradax import run_directory
     from tradax.held_out import retest
 
+    run_directory.check_finished(Path(options.run))
     outcome = retest(options.run, skip_posterior=options.skip_posterior, write=True)
     print(_where(options.run, outcome))
     return 0
@@ -293,9 +298,11 @@ def _robustness(options: RobustnessOptions) -> int:
 
     device.use(options.device)
     device.keep_compiled_programs()
-    from tradax import controls, signals
+    from tradax import controls, run_directory, signals
     from tradax.held_out import retest
     from tradax.preparation import read_request
+
+    run_directory.check_finished(Path(options.run))
 
     with signals.second_ends_the_process():
         if signal := controls.add(options.run, options.controls, progress=True):
@@ -378,6 +385,8 @@ def _doctor(arguments: list[str]) -> int:
 def _check(options: CheckOptions) -> int:
     from tradax.data.bars import check_file
 
+    if not options.files:
+        raise TradaxError("give the files to check: tradax data check FILE ...")
     found = 0
     for file in options.files:
         problems = check_file(file, closes_only=options.closes_only)

@@ -1,6 +1,7 @@
 """The command `tradax compare`: one page for several finished runs."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -120,7 +121,7 @@ def _opened(path: Path, name: str) -> "list[tuple[Walk, Compared, Request]]":
     Raises:
         TradaxError: no finished run, or one whose test has no net worth over dates.
     """
-    from tradax import run_directory, walks
+    from tradax import resuming, run_directory, walks
     from tradax.evaluation.backtest import symbol_of
     from tradax.preparation import needs_bars, read_request, reopen
 
@@ -141,7 +142,7 @@ def _opened(path: Path, name: str) -> "list[tuple[Walk, Compared, Request]]":
     if run_directory.is_unfinished(folder):
         raise ConfigError(f"was not tested yet; finish it: tradax train --resume {folder}")
     _, task = reopen(folder)
-    _check_data(folder, task)
+    resuming.check_data(folder, task)
     policies = walks.tested_policies(task, walks.saved_policies(request, task))
     summary = run_directory.read_json(folder / "summary.json")
     found = []
@@ -161,18 +162,6 @@ def _opened(path: Path, name: str) -> "list[tuple[Walk, Compared, Request]]":
     if not found:
         raise ConfigError(f"{folder} has no symbol {only}")
     return found
-
-
-def _check_data(folder: Path, task: Any) -> None:
-    """Raises ConfigError where the data are not those of the training."""
-    from tradax import run_directory
-
-    known = _within(run_directory.read_manifest(folder), "data", "sha256")
-    if known is not None and known != task.bars.sha256:
-        raise ConfigError(
-            f"its data ({task.bars.source}) changed since it was trained, so its test span is "
-            "another; bring the data back, or train again"
-        )
 
 
 def _walked(
@@ -196,7 +185,12 @@ def _walked(
     deflated = None
     if record is not None:
         returns = np.nan_to_num(curve.returns)
-        deflated = deflated_sharpe(returns, np.array(record.sharpes), record.tested)
+        deflated = deflated_sharpe(
+            returns,
+            np.array(record.sharpes),
+            record.tested,
+            least_deviation=1.0 / math.sqrt(len(returns)),
+        )
     first, last = dates(curve.timestamps[[0, -1]])
     facts = Compared(
         name=name,

@@ -19,6 +19,7 @@ import dataclasses
 import difflib
 import functools
 import math
+import sys
 import types
 import typing
 from collections.abc import Callable
@@ -167,9 +168,13 @@ def _check(self: Any) -> None:
     all_plain = True
     for field in dataclasses.fields(self):
         value = getattr(self, field.name)
-        if not isinstance(value, int | float | bool | str | tuple | None):
-            all_plain = False  # an array or a tracer: it was checked when it was a number
+        if _is_jax_array(value):
+            all_plain = False  # it was checked when it was a number
             continue
+        value = plain(value)
+        if get_origin(hints[field.name]) is tuple and isinstance(value, list | tuple):
+            value = tuple(plain(element) for element in value)
+        object.__setattr__(self, field.name, value)
         name = f"{section(type(self))}.{field.name}"
         if not _matches(value, hints[field.name]):
             raise ConfigError(f"{name} is {value!r}; it must be {_words(hints[field.name])}")
@@ -180,6 +185,16 @@ def _check(self: Any) -> None:
                     raise ConfigError(f"{name} is {value!r}; it must be {word} {limit}")
     if all_plain and hasattr(self, "validate"):
         self.validate()
+
+
+def _is_jax_array(value: Any) -> bool:
+    """Also a tracer."""
+    return "jax" in sys.modules and isinstance(value, sys.modules["jax"].Array)
+
+
+def plain(value: Any) -> Any:
+    """NumPy's numbers and arrays as Python's numbers and lists; anything else as it is."""
+    return value.tolist() if type(value).__module__ == "numpy" else value
 
 
 def _matches(value: Any, kind: Any) -> bool:

@@ -8,6 +8,16 @@ cost a hundredth, and like it depend on nothing but key and position.
 import jax
 import jax.numpy as jnp
 
+from tradax.errors import ConfigError
+
+MOST_SEED = 2**32 - 1
+
+
+def check_seed(seed: int) -> None:
+    """Raises ConfigError unless every generator here takes it: JAX's, NumPy's, Gymnasium's."""
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed <= MOST_SEED:
+        raise ConfigError(f"seed is {seed}; it must be a whole number, 0 to {MOST_SEED}")
+
 
 def random_words(key: jax.Array, size: int) -> jax.Array:
     """Uniform uint32 [size]. Use a key once: `normals` and `uniforms` are made of these."""

@@ -16,7 +16,8 @@ from jax.sharding import Mesh
 from tradax import controls as control_runs
 from tradax import discovery, host_updates, parallel, resuming, run_directory, training
 from tradax.checkpoint import clean_up, has_checkpoint, load_checkpoint
-from tradax.config import section, to_dict
+from tradax.config import plain, section, to_dict
+from tradax.draws import check_seed
 from tradax.errors import ConfigError, TrainingError
 from tradax.evaluation.backtest import symbol_of
 from tradax.files import remove_leftovers, renamed
@@ -39,7 +40,6 @@ from tradax.preparation import (
     Request,
     Task,
     needs_bars,
-    object_name,
     policy_names,
     prepare,
     read_request,
@@ -48,7 +48,7 @@ from tradax.preparation import (
 )
 from tradax.protocols import Source
 from tradax.rows import Row
-from tradax.sources import from_gymnasium, is_host_env, market_in
+from tradax.sources import from_gymnasium, is_host_env, market_in, object_name
 from tradax.usage import Usage
 
 
@@ -154,7 +154,11 @@ def train(
         TradaxError: bad data or options, before anything is compiled or written.
         TrainingError: a number became NaN or infinite; the last good policy is in the folder.
     """
-    settings = {name: dict(options) for name, options in (settings or {}).items()}
+    settings = {
+        name: {option: plain(value) for option, value in options.items()}
+        for name, options in (settings or {}).items()
+    }
+    seed, total_timesteps = plain(seed), plain(total_timesteps)
     if not preprocessing:
         settings = without_indicators(settings)
     frame = in_memory(data)
@@ -191,7 +195,8 @@ def train(
         settings=settings,
     )
     folder = None
-    if checkpoint_seconds < 0:
+    check_seed(seed)
+    if not checkpoint_seconds >= 0:
         raise ConfigError(f"checkpoint_seconds is {checkpoint_seconds}; it must be at least 0")
     if resume is not None:
         folder = Path(resume)
@@ -219,6 +224,7 @@ def train(
             host_updates.check(task.members, mesh)
         with warnings.catch_warnings(action="ignore"):  # the loop will say it
             training.check_mesh(task.algorithm, mesh, task.members)
+    training.updates_needed(task.algorithm, request.total_timesteps)  # said before a folder is made
     if not parallel.is_first():
         trained = _run(request, task, folder, mesh)
         parallel.leave()

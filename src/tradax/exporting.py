@@ -14,6 +14,7 @@ from tradax.checkpoint import load_checkpoint
 from tradax.data.pipeline import Pipeline
 from tradax.errors import ConfigError, TradaxError
 from tradax.files import write_atomic
+from tradax.host_source import HostSource
 from tradax.model_file import load_policy
 from tradax.offline import from_log
 from tradax.onnx_file import Features, write_onnx
@@ -175,6 +176,9 @@ def _learners(request: Request, task: Task, folder: Path) -> Iterator[Any]:
 def _observation_space(task: Task) -> Any:
     """The environment's own bounds, where it has some, as Gymnasium has them."""
     source = task.source
+    if isinstance(source, HostSource):
+        space = source.envs.observation_space
+        return space if type(space).__name__ == "Box" else None
     if not isinstance(source, JaxSource) or task.algorithm.spec.market:
         return None
     space = source.env.observation_space(source.params)

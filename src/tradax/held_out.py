@@ -33,6 +33,7 @@ from tradax.reporting.robustness import robustness_part
 from tradax.reporting.series import csv_files
 from tradax.reporting.simulated import write_simulated
 from tradax.reporting.trades import trades_part
+from tradax.resuming import check_data
 from tradax.rollout import JaxSource
 from tradax.rows import Row
 from tradax.walks import learned_rows, market_source, saved_policies, tested_policies, walked
@@ -112,9 +113,11 @@ def retest(
 
     Raises:
         ModelFileError: not a run directory, or without policies.
+        ConfigError: the data changed since training.
     """
     folder = Path(folder)
     request, task = reopen(folder)
+    check_data(folder, task)
     request = dataclasses.replace(request, skip_posterior=skip_posterior)
     policies = saved_policies(request, task)
     outcome = held_out_test(request, task, folder, policies, sampling=sampling, write=write)

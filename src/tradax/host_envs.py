@@ -4,7 +4,7 @@
 Stable-Baselines3 has them, known by its methods alone: neither library is imported for the other.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -25,6 +25,18 @@ class HostStep(NamedTuple):
     truncated: np.ndarray
     next_obs: np.ndarray
     """The true next observations; `obs` itself where no episode ended."""
+    info: Callable[[int], dict[str, Any]]
+    """What the environment says beside them, by its number; of the step, not of the reset."""
+
+    def episode(self, i: int, earned: float, length: int) -> tuple[float, int]:
+        """Return and length of an episode that ended, as Monitor counts them where there is one.
+
+        Wrappers around it may scale rewards, so that what was earned here is another number.
+        """
+        told = self.info(i).get("episode")
+        if not isinstance(told, dict) or "r" not in told or "l" not in told:
+            return float(earned), int(length)
+        return float(told["r"]), int(told["l"])
 
 
 class HostEnvs(Protocol):
@@ -32,6 +44,8 @@ class HostEnvs(Protocol):
 
     spec: Spec
     num_envs: int
+    observation_space: Any
+    """Gymnasium's, of one of them."""
 
     def reset(self, seeds: Sequence[int]) -> np.ndarray:
         """Begin B episodes with these seeds. Returns: observations float32 [B, D]."""
@@ -56,7 +70,8 @@ class GymnasiumEnvs:
                 "gymnasium.vector.AutoresetMode.SAME_STEP"
             )
         self.envs, self.num_envs = envs, int(envs.num_envs)
-        self._see = Observations(envs.single_observation_space)
+        self.observation_space = envs.single_observation_space
+        self._see = Observations(self.observation_space)
         self._act = Actions(envs.single_action_space)
         self.spec = Spec(0, self._see.size, self._act.spec)
 
@@ -70,7 +85,30 @@ class GymnasiumEnvs:
             next_obs = obs.copy()
             for i in np.flatnonzero(terminated | truncated):
                 next_obs[i] = self._see(infos["final_obs"][i], 1)[0]
-        return HostStep(obs, reward, terminated, truncated & ~terminated, next_obs)
+        done = terminated | truncated
+
+        def info(i: int) -> dict[str, Any]:
+            ended = infos.get("final_info") if done[i] else None
+            return _of_one(infos if ended is None else ended, i)
+
+        return HostStep(obs, reward, terminated, truncated & ~terminated, next_obs, info)
+
+
+def _of_one(infos: dict[str, Any], i: int) -> dict[str, Any]:
+    """What Gymnasium's vector environments put side by side, of one of them.
+
+    Under "_name" stands which of them have it.
+    """
+    found = {}
+    for name, values in infos.items():
+        given = infos.get(f"_{name}")
+        if (name.startswith("_") and name[1:] in infos) or (given is not None and not given[i]):
+            continue
+        if isinstance(values, dict):
+            found[name] = _of_one(values, i)
+        else:
+            found[name] = values[i] if isinstance(values, np.ndarray) else values
+    return found
 
 
 class StableBaselinesEnvs:
@@ -78,7 +116,8 @@ class StableBaselinesEnvs:
 
     def __init__(self, envs: Any):
         self.envs, self.num_envs = envs, int(envs.num_envs)
-        self._see = Observations(envs.observation_space)
+        self.observation_space = envs.observation_space
+        self._see = Observations(self.observation_space)
         self._act = Actions(envs.action_space)
         self.spec = Spec(0, self._see.size, self._act.spec)
 
@@ -102,7 +141,7 @@ class StableBaselinesEnvs:
             for i in np.flatnonzero(done):
                 next_obs[i] = self._see(infos[i]["terminal_observation"], 1)[0]
                 truncated[i] = infos[i].get("TimeLimit.truncated", False)
-        return HostStep(obs, reward, done & ~truncated, truncated, next_obs)
+        return HostStep(obs, reward, done & ~truncated, truncated, next_obs, lambda i: infos[i])
 
 
 class Observations:

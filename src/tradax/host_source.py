@@ -95,7 +95,8 @@ class HostSource(Source):
             length += 1
             done = step.terminated | step.truncated
             if done.any():
-                sums += (done.sum(), earned[done].sum(), length[done].sum())
+                for i in np.flatnonzero(done).tolist():
+                    sums += (1, *step.episode(i, earned[i], length[i]))
                 earned[done] = length[done] = 0
                 agent.forget(done)
         record = (
@@ -126,6 +127,8 @@ class HostSource(Source):
             returns += np.where(alive, step.reward, 0.0).astype(np.float32)
             lengths += alive
             done = step.terminated | step.truncated
+            for i in np.flatnonzero(alive & done).tolist():
+                returns[i], lengths[i] = step.episode(i, returns[i], lengths[i])
             alive &= ~done
             if not alive.any():
                 break

@@ -13,10 +13,11 @@ from tradax.log_file import check_name, read_log, write_log
 from tradax.logged import Log, LoggedSource, logged_source
 from tradax.model_file import load_policy
 from tradax.policies import NetworkPolicy
-from tradax.preparation import Task, needs_bars, object_name, policy_names, reopen
+from tradax.preparation import Task, needs_bars, policy_names, reopen
 from tradax.protocols import Policy
 from tradax.recording import record
 from tradax.rollout import JaxSource, jax_source
+from tradax.sources import object_name
 
 _LEARNS = "LEARNS_FROM_LOGS"
 _LEAST_SAMPLE = 0.05  # of the log, as effective sample size, before one is warned

@@ -17,7 +17,6 @@ from tradax.data import features, samples
 from tradax.data.bars import Bars
 from tradax.data.pipeline import Market, Pipeline
 from tradax.data.splits import Span, Splits, WalkForward
-from tradax.envs._market import MarketEnvironment
 from tradax.errors import ConfigError
 from tradax.evaluation.backtest import symbol_of
 from tradax.evaluation.scoring import HOST_ENVS, LONGEST, play, whole_return
@@ -266,7 +265,7 @@ def _on_bars(
         tested = _as_seen(markets, [pipeline.splits.test for pipeline in pipelines])
     if how is not None or shared:
         singles = [made(market, pipelines[-1].splits.train) for market in tested]
-    each = [Path(run_directory.symbol_folder(symbol_of(market))) for market in tested]
+    each = run_directory.symbol_folders([symbol_of(market) for market in tested])
     newest = [Path()] if shared or len(tested) == 1 else each
     return Task(
         algorithm,
@@ -423,15 +422,3 @@ def saved_frame(request: Request, folder: Path) -> Bars | None:
 def saved_normalizer(request: Request, folder: Path) -> tuple | None:
     """The normalisers of a run that was given one; None where it fitted its own."""
     return None if request.normalizer is None else Pipeline.load(folder).normalizers
-
-
-def object_name(env: Any) -> str:
-    """What an environment object, (environment, parameters) or source is called."""
-    if isinstance(env, HostSource):
-        return env.name
-    environment = env.env if isinstance(env, JaxSource) else env
-    environment = environment[0] if isinstance(environment, tuple) else environment
-    name = str(getattr(environment, "name", type(environment).__name__))
-    if isinstance(environment, MarketEnvironment):
-        name = f"{name}-object"  # not one whose data this run prepares
-    return name

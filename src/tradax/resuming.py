@@ -70,6 +70,16 @@ def facts(request: Request, task: Task) -> dict[str, Any] | None:
     return found or None
 
 
+def check_data(folder: Path, task: Task) -> None:
+    """Raises ConfigError where the data are not those of the training."""
+    known = (run_directory.read_manifest(folder).get("data") or {}).get("sha256")
+    if known is not None and task.bars is not None and known != task.bars.sha256:
+        raise ConfigError(
+            f"its data ({task.bars.source}) changed since it was trained, so its test span is "
+            "another; bring the data back, or train again"
+        )
+
+
 def check_world(request: Request, task: Task, folder: Path) -> None:
     """Data and libraries must be those that the run began with.
 

@@ -389,6 +389,10 @@ def gymnax_environment(name: str) -> tuple[Any, Any]:
     from tradax.gymnax_parts import gymnax
 
     names = [str(n) for n in gymnax.registered_envs]
+    if name.endswith("-object"):
+        raise TradaxError(
+            f"{name} was an environment object, which a run does not keep; give it again (env=)"
+        )
     if name not in names:
         close = difflib.get_close_matches(name, names, n=3) or names
         raise TradaxError(f"unknown environment {name}; did you mean {', '.join(close)}?")

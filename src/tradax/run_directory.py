@@ -22,7 +22,7 @@ import socket
 import subprocess
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -35,6 +35,7 @@ from tradax.reading import check_version, json_value, read_bytes, yaml_value
 _FORMAT = 1
 _LOCK = "run.lock"
 _LOOKS = 3
+_LONGEST_NAME = 200  # bytes; file systems take 255, and files have endings
 
 
 def create(out: Path | str | None, name: str) -> Path:
@@ -70,18 +71,30 @@ def _created(out: Path | str | None, name: str) -> Path:
 
 def _check_unused(folder: Path) -> None:
     """Raises TradaxError where there is anything but a run killed before it was described."""
-    began = (folder / _LOCK).exists() and not (folder / "config.yaml").exists()
+    holds_sweep = (folder / "sweep.yaml").exists()
+    described = holds_sweep or (folder / "config.yaml").exists()
+    began = (folder / _LOCK).exists() and not described
     if not folder.exists() or (folder.is_dir() and (began or not any(folder.iterdir()))):
         return
     hint = "give another --out"
     if is_unfinished(folder):
         hint += f", or go on with the unfinished run that it holds: --resume {folder}"
+    elif holds_sweep:
+        hint += f", or go on with the sweep that it holds: tradax sweep --resume {folder}"
     raise TradaxError(f"{folder} exists and is not empty; {hint}")
 
 
 def is_unfinished(folder: Path) -> bool:
     """Whether it holds a run that was not tested yet."""
     return (folder / "config.yaml").is_file() and not (folder / "summary.json").is_file()
+
+
+def check_finished(folder: Path) -> None:
+    """Raises TradaxError for a run that was not tested yet."""
+    if is_unfinished(folder):
+        raise TradaxError(
+            f"{folder}: the run is not finished; go on with: tradax train --resume {folder}"
+        )
 
 
 @contextlib.contextmanager
@@ -149,6 +162,30 @@ def symbol_folder(symbol: str) -> str:
     """A symbol as a folder's name: no separators, no leading dot."""
     cleaned = "".join(c if c.isalnum() or c in "-_.^=" else "_" for c in symbol)
     return cleaned.lstrip(".") or "_"
+
+
+def symbol_folders(symbols: Sequence[str]) -> list[Path]:
+    """One for each symbol.
+
+    Raises:
+        TradaxError: two would be the same folder, here or where capitals do not count; or a symbol
+            is too long for a folder's name.
+    """
+    found: dict[str, str] = {}
+    for symbol in symbols:
+        name = symbol_folder(symbol)
+        if len(name.encode()) > _LONGEST_NAME:
+            raise TradaxError(
+                f"symbol {symbol[:40]}... has {len(symbol)} characters, too many for the name of "
+                "its folder; give it a shorter name in the data"
+            )
+        other = found.setdefault(name.lower(), symbol)
+        if other != symbol:
+            raise TradaxError(
+                f"symbols {other} and {symbol} would share the folder {name}; rename one in the "
+                "data, or leave it out (--symbols)"
+            )
+    return [Path(symbol_folder(symbol)) for symbol in symbols]
 
 
 def write_config(folder: Path, config: dict[str, Any]) -> None:

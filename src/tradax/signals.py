@@ -46,6 +46,26 @@ def heard() -> Iterator[Stop]:
 
 
 @contextlib.contextmanager
+def later() -> Iterator[None]:
+    """Ctrl-C is heard when the block is over, by whoever had it before.
+
+    Outside the main thread Python hears no signals, and nothing changes.
+    """
+    previous = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(previous):
+        yield
+        return
+    came = []
+    signal.signal(signal.SIGINT, lambda *given: came.append(given))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    if came:
+        previous(*came[-1])
+
+
+@contextlib.contextmanager
 def interrupts() -> Iterator[None]:
     """Both raise KeyboardInterrupt, also where the shell's `&` has left Ctrl-C ignored.
 

@@ -13,7 +13,9 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
+from tradax.envs._market import MarketEnvironment
 from tradax.errors import TradaxError
+from tradax.gymnax_parts import gymnax
 from tradax.host_envs import GymnasiumEnvs, HostEnvs, StableBaselinesEnvs
 from tradax.host_source import HostSource, host_source
 from tradax.protocols import Source
@@ -186,3 +188,29 @@ def _vector(makers: list[Callable[[], Any]], mode: Vectorization) -> Any:
     if mode not in kinds:
         raise TradaxError(f"vectorization_mode is {mode}; it must be sync or async")
     return kinds[mode](makers, autoreset_mode=AutoresetMode.SAME_STEP)
+
+
+def object_name(env: Any) -> str:
+    """What an environment object, (environment, parameters) or source is called."""
+    if isinstance(env, HostSource):
+        return env.name
+    environment = env.env if isinstance(env, JaxSource) else env
+    environment = environment[0] if isinstance(environment, tuple) else environment
+    name = str(getattr(environment, "name", type(environment).__name__))
+    if isinstance(environment, MarketEnvironment) or not _is_made_by_name(env, name):
+        name = f"{name}-object"  # not one that its name makes again
+    return name
+
+
+def _is_made_by_name(env: Any, name: str) -> bool:
+    """Whether gymnax makes the same environment, with the same parameters, of the name alone."""
+    if name not in gymnax.registered_envs:
+        return False
+    source, same = jax_source(name), jax_source(*env) if isinstance(env, tuple) else env
+    same = same if isinstance(same, JaxSource) else jax_source(same)
+    leaves, others = (jax.tree.leaves(s.params) for s in (source, same))
+    return (
+        type(same.env) is type(source.env)
+        and len(leaves) == len(others)
+        and all(np.array_equal(a, b) for a, b in zip(leaves, others, strict=True))
+    )

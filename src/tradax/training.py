@@ -260,7 +260,11 @@ def updates_needed(algorithm: Algorithm, total_timesteps: int) -> int:
     """Whole updates that take at least `total_timesteps` steps."""
     if total_timesteps < 1:
         raise ConfigError(f"timesteps is {total_timesteps}; it must be at least 1")
-    return -(-total_timesteps // algorithm.steps_per_update)
+    updates = -(-total_timesteps // algorithm.steps_per_update)
+    if updates >= 2**31:
+        most = (2**31 - 1) * algorithm.steps_per_update
+        raise ConfigError(f"timesteps is {total_timesteps}; it must be at most {most:,}")
+    return updates
 
 
 def blank(

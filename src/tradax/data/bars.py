@@ -50,6 +50,7 @@ class Bars:
         Raises:
             DataError: a symbol is not there; the message lists near ones.
         """
+        check_once(symbols)
         for symbol in symbols:
             if symbol not in self.symbols:
                 close = difflib.get_close_matches(symbol, self.symbols, n=3) or self.symbols[:20]
@@ -75,7 +76,9 @@ class Bars:
     def periods_per_year(self) -> float:
         """Bars a year: 252 for business days, 365 for calendar days, 52 weekly, 12 monthly.
 
-        Intraday: the bars that a day has at the median, times 252, or 365 where weekends trade.
+        Days of a market that opens on Sundays and not on Saturdays: 313. Intraday: the bars that a
+        day has at the median, times 252, or 365 where weekends trade. Anything else by the median
+        time between two bars; every second business day is 126.
         """
         days = self.timestamps.astype("datetime64[D]")
         if len(days) < 3:
@@ -89,11 +92,17 @@ class Bars:
         per_day = float(np.median(counts))
         if per_day > 1:
             return of_year * per_day
-        gap = float(np.median(np.diff(unique).astype(float)))
-        for longest, periods in ((2, of_year), (8, 52.0), (32, 12.0), (95, 4.0)):
-            if gap <= longest:
+        gap = float(np.median(np.diff(self.timestamps).astype("timedelta64[s]").astype(float)))
+        gap /= 86_400.0
+        for usual, periods in ((7.0, 52.0), (30.44, 12.0), (91.3, 4.0), (365.25, 1.0)):
+            if abs(gap / usual - 1.0) < 0.15:
                 return periods
-        return 1.0
+        if gap < 6 and not always:
+            business = float(np.median(np.busday_count(unique[:-1], unique[1:])))
+            if np.mean(weekday == 6) > 0.12 and np.mean(weekday == 4) > 0.12:
+                of_year = 313.0  # Sunday to Friday, where Sunday is not the first of five days
+            return of_year / max(business, 1.0)
+        return 365.0 if abs(gap - 1.0) < 0.15 else 365.25 / gap
 
     def write_parquet(self, path: Path | str) -> None:
         """One long file with a symbol column, which `read_bars` reads."""
@@ -186,11 +195,19 @@ def check_file(path: str | Path, *, closes_only: bool = False) -> list[str]:
     return problems.lines
 
 
+def check_once(symbols: Sequence[str]) -> None:
+    """Raises DataError for a symbol that is asked for twice."""
+    twice = [symbol for i, symbol in enumerate(symbols) if symbol in symbols[:i]]
+    if twice:
+        raise DataError(f"symbol {twice[0]} is asked for twice; name each once")
+
+
 def _assemble(
     series: dict[str, Series], source: str, symbols: Sequence[str] | None, intersection: bool
 ) -> Bars:
     """Put symbols on one calendar; different calendars are an error unless asked for."""
     if symbols is not None:
+        check_once(symbols)
         unknown = [s for s in symbols if s not in series]
         if unknown:
             close = difflib.get_close_matches(unknown[0], series, n=3) or list(series)[:20]

@@ -23,7 +23,7 @@ TIMESTAMP = ("timestamp", "date", "datetime", "time")
 
 _MOST_ANNOUNCED = 2**29  # bytes; smaller tables are read whatever their file's size
 _MOST_RATIO = 100  # of memory to file, above that
-_ERA_SECONDS = (-62_135_596_800, 253_402_300_799)  # years 1 to 9999, since 1970
+_ERA_SECONDS = (-30_610_224_000, 253_402_300_799)  # years 1000 to 9999, since 1970
 _DATE_FORMATS = ("%Y-%m-%d", "%Y/%m/%d", "%Y%m%d")
 _TIME_FORMATS = ("%H:%M", "%H:%M:%S", "%H:%M:%S%.f", "%H:%M:%S%.f%z", "%H:%M%z")
 
@@ -245,7 +245,10 @@ def parse_timestamps(table: Table, column: str, problems: Problems) -> np.ndarra
 
 
 def _of_this_era(series: "pl.Series") -> "pl.Series":
-    """Dates or times of the years 1 to 9999; null where there is another."""
+    """Dates or times of the years 1000 to 9999; null where there is another.
+
+    A year of two digits, which a format with four reads as well, is none: its century is not said.
+    """
     import polars as pl
 
     ticks = 1 / 86_400  # a second
@@ -259,6 +262,10 @@ def _of_this_era(series: "pl.Series") -> "pl.Series":
 def _why_no_date(text: str | None) -> str:
     parts = (text or "").split("/")
     if len(parts) == 3 and all(p.isdigit() and len(p) <= 2 for p in parts[:2]):
+        if not parts[2].strip().isdigit():
+            return "a date with slashes and a time, which are not read together"
+        if len(parts[2].strip()) < 4:
+            return "a date whose year has no century"
         return "day/month or month/day, which the column does not tell"
     return "not a date"
 
@@ -280,16 +287,16 @@ def _parse_text(text: "pl.Series") -> "pl.Series":
         parsed = text.str.strptime(kind, form, strict=False)
         if isinstance(kind, pl.Datetime) and kind.time_zone:
             parsed = parsed.dt.replace_time_zone(None)
-        return parsed.cast(pl.Datetime("us"))
+        return _of_this_era(parsed.cast(pl.Datetime("us")))
 
     start = text.head(100)  # two dozen attempts at a million rows would take seconds
     best = parse(text, *min(formats, key=lambda f: parse(start, *f).null_count()))
     if best.null_count():
         # Taken only where the days tell which of the two is meant.
-        slashed = [text.str.strptime(pl.Date, f, strict=False) for f in ("%m/%d/%Y", "%d/%m/%Y")]
+        slashed = [parse(text, form, pl.Date) for form in ("%m/%d/%Y", "%d/%m/%Y")]
         sure = [s for s in slashed if s.null_count() == 0]
         if len(sure) == 1:
-            return sure[0].cast(pl.Datetime("us"))
+            return sure[0]
     return best
 
 

@@ -47,7 +47,7 @@ def differential_sharpe(state: ReturnState, moved: Moments, rate: jax.Array) -> 
         state: before the bar.
         moved: `moments` of the bar.
     """
-    variance = jnp.maximum(state.square - state.mean**2, 1e-6)
+    variance = jnp.maximum(state.square - state.mean**2, 1e-12)
     ratio = state.square * moved.delta_mean - 0.5 * state.mean * moved.delta_square
     # The moments mean nothing before they have seen 1 / rate bars.
     warm = state.time >= 1.0 / rate

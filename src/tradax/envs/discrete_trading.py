@@ -15,7 +15,14 @@ from tradax.data.splits import Span
 from tradax.envs import _baselines, trading
 from tradax.envs._orders import Holdings, Quote, possible
 from tradax.envs._span import over_span
-from tradax.envs.trading import Trading, TradingParams, at_cost, market_arrays, without_costs
+from tradax.envs.trading import (
+    Trading,
+    TradingParams,
+    at_cost,
+    benchmark,
+    market_arrays,
+    without_costs,
+)
 from tradax.errors import ConfigError
 from tradax.gymnax_parts import spaces
 
@@ -23,6 +30,8 @@ __all__ = [
     "Config",
     "DiscreteTrading",
     "at_cost",
+    "benchmark",
+    "idle",
     "make",
     "market_arrays",
     "over_span",
@@ -110,20 +119,15 @@ def make(config: Config, market: Market | tuple[Market, ...], train: Span):
 def rivals(
     env: DiscreteTrading, params: TradingParams, n_steps: int, key: jax.Array
 ) -> dict[str, _baselines.Plan]:
-    """What a policy is compared with: buy-and-hold, cash, random actions.
+    """What a policy is compared with: buy-and-hold, cash, random actions of its own.
 
-    With targets, buy-and-hold keeps the one nearest to 1 and cash the one nearest to 0.
+    The first two are those of `trading`, in `benchmark`: an order of half of what is possible, or
+    targets without 0 or 1, could neither buy and hold nor keep cash.
     """
-    if env.targets:
-        targets = jnp.array(env.targets)
-        first = then = jnp.argmin(jnp.abs(targets - 1.0))
-        idle = jnp.argmin(jnp.abs(targets))
-    else:
-        first, then, idle = BUY, HOLD, HOLD
-    hold = jnp.full(n_steps, then, jnp.int32).at[0].set(first)
-    plans = {
-        "buy_and_hold": hold,
-        "cash": jnp.full(n_steps, idle, jnp.int32),
-        "random": jax.random.randint(key, (n_steps,), 0, env.num_actions),
-    }
-    return {name: _baselines.Plan(actions) for name, actions in plans.items()}
+    random = jax.random.randint(key, (n_steps,), 0, env.num_actions)
+    return trading.rivals(env, params, n_steps, key) | {"random": _baselines.Plan(random)}
+
+
+def idle(env: DiscreteTrading) -> jax.Array:
+    """The action that leaves cash alone; of targets the one nearest to 0."""
+    return jnp.int32(jnp.argmin(jnp.abs(jnp.array(env.targets))) if env.targets else HOLD)

@@ -78,6 +78,14 @@ class Config:
 
     def validate(self):
         process = synthetic.process_from_text(self.process)
+        if isinstance(process, synthetic.Jumps):
+            expected = process.rate / (self.bars_per_year * self.substeps)
+            if expected > 1.0:
+                raise ConfigError(
+                    f"simulated_portfolio.process has {expected:.3g} jumps a step on average, and "
+                    "more than 6 in one do not happen, so that its mean would be wrong above 1; "
+                    "take a lower rate, or more substeps"
+                )
         known = isinstance(process, synthetic.GeometricBrownianMotion)
         if self.reward == "expected_growth" and not known:
             raise ConfigError(

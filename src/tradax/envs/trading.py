@@ -267,7 +267,10 @@ class Trading(MarketEnvironment):
     def _send(self, holdings, side, shares, price, quote: Quote, params: TradingParams) -> Holdings:
         """Fill an order for whole lots of `shares`."""
         if self.lot_size is not None:
-            shares = jnp.floor(shares / self.lot_size) * self.lot_size
+            # Rounding must not leave a lot behind where an order closes the position.
+            closes = jnp.abs(holdings.shares + side * shares) < 1e-3 * self.lot_size
+            whole = jnp.floor(shares / self.lot_size) * self.lot_size
+            shares = jnp.where(closes, shares, whole)
         return filled(holdings, side * shares, price, quote, params)
 
     def _reward(self, state: TradingState, net_worth, params: TradingParams):
@@ -355,6 +358,20 @@ def without_costs(params: TradingParams) -> TradingParams:
 def at_cost(params: TradingParams, cost: float) -> TradingParams:
     """The same market where an order costs this fraction of its value and nothing else."""
     return dataclasses.replace(without_costs(params), commission=jnp.float32(cost))
+
+
+def benchmark(env: Trading) -> Trading:
+    """Where buy-and-hold and cash are walked: without stops, which would sell what is to be held.
+
+    Its actions are continuous, so that they also reach 1 x net worth beside policies that cannot.
+    """
+    return Trading(
+        fill=env.fill,
+        lot_size=env.lot_size,
+        allow_short=env.allow_short,
+        stops=False,
+        reward=env.reward,
+    )
 
 
 def rivals(

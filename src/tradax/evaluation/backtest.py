@@ -13,7 +13,7 @@ from tradax.data.splits import Span
 from tradax.envs._baselines import Plan
 from tradax.evaluation import metrics
 from tradax.protocols import Policy
-from tradax.rollout import JaxSource
+from tradax.rollout import JaxSource, jax_source
 
 
 @dataclass(frozen=True)
@@ -81,16 +81,20 @@ def backtest(
     """Walk `span` once, deterministically, at the costs of `params`.
 
     Args:
-        module: the environment's, with `over_span`, `without_costs` and `rivals`.
+        module: the environment's, with `over_span`, `without_costs`, `rivals`, and `benchmark`
+            where buy-and-hold and cash act in another than the policy.
         markets: what the environment holds: one, or those of a portfolio.
     """
     n_steps = span.last - span.first
     params = module.over_span(params, span)
     source = JaxSource(env=env, params=params, spec=policy.spec, num_envs=1)
     key = jax.random.key(seed)
+    apart = jax_source(benchmark_of(module, env), params)
 
     def run(name: str, actor, params=params) -> Curve:
-        found = walked(eqx.tree_at(lambda s: s.params, source, params), actor, key, n_steps)
+        at = apart if name in _BENCHMARKS else source
+        at = eqx.tree_at(lambda s: s.params, at, params)
+        found = walked(at, actor, key, n_steps)
         return _curve(name, *found, markets, span, float(params.initial_cash))
 
     learned = run("policy", policy.actor(sample=False))
@@ -105,6 +109,11 @@ def backtest(
         look_ahead=env.fill == "close",
         assets=() if learned.weights is None else tuple(m.symbol for m in markets),
     )
+
+
+def benchmark_of(module: ModuleType, env: Any) -> Any:
+    """The environment in which buy-and-hold and cash act."""
+    return module.benchmark(env) if hasattr(module, "benchmark") else env
 
 
 def symbol_of(markets: tuple[Market, ...]) -> str:
@@ -180,4 +189,5 @@ def _as_one_asset(info: dict, price: np.ndarray) -> dict:
 
 
 _ROUNDING = 1e-5
+_BENCHMARKS = ("buy_and_hold", "cash")
 _MOST_NAMED = 4

@@ -17,7 +17,7 @@ import numpy as np
 from tradax.data.pipeline import Market
 from tradax.data.splits import Span
 from tradax.envs._baselines import Plan
-from tradax.evaluation.backtest import Backtest
+from tradax.evaluation.backtest import Backtest, benchmark_of
 from tradax.evaluation.regimes import (
     Earned,
     Figures,
@@ -125,7 +125,7 @@ def robustness(
     """
     per_year = markets[0].periods_per_year
     tested, held, cash = result.policy, *(result.baselines[n] for n in ("buy_and_hold", "cash"))
-    idle = jnp.asarray(cash.actions[0])
+    idle = module.idle(env) if hasattr(module, "idle") else jnp.asarray(cash.actions[0])
     walks = [Variation(cost_bps=bps) for bps in _GRID_BPS] + [Variation(delay=d) for d in DELAYS]
     delayed = [
         piece._replace(actor=Delayed(piece.actor, idle, jnp.int32(0), max(DELAYS)))
@@ -134,7 +134,7 @@ def robustness(
     ours = curves(module, env, delayed, walks)
     whole = Span(pieces[0].span.first, pieces[-1].span.last)
     hold = [Piece(Plan(jnp.asarray(held.actions)), pieces[0].params, whole)]
-    theirs = curves(module, env, hold, walks[: len(_GRID_BPS)])
+    theirs = curves(module, benchmark_of(module, env), hold, walks[: len(_GRID_BPS)])
     costs = [
         AtCost(float(bps), figures(one, per_year), figures(other, per_year))
         for bps, one, other in zip(_GRID_BPS, ours, theirs, strict=False)

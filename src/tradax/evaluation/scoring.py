@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from tradax.data.splits import Span
-from tradax.errors import TradaxError
+from tradax.errors import ConfigError, TradaxError
 from tradax.protocols import Actor, Policy, Source
 from tradax.rollout import JaxSource
 from tradax.sources import source_of
@@ -47,8 +47,12 @@ def evaluate(
         max_steps: episodes that have not ended by then are cut off.
 
     Raises:
-        TradaxError: the policy was made for other observations or actions.
+        TradaxError: the policy was made for other observations or actions, or there would be
+            nothing to play.
     """
+    for name, number in (("episodes", episodes), ("max_steps", max_steps)):
+        if not isinstance(number, int | np.integer) or number < 1:
+            raise ConfigError(f"{name} is {number}; it must be a whole number of at least 1")
     source = source_of(env, num_envs=min(episodes, HOST_ENVS))
     if source.jittable:
         source = source.of(episodes)

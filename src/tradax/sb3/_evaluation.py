@@ -8,6 +8,7 @@ import numpy as np
 from tradax.errors import ConfigError
 from tradax.sb3._environments import environment
 from tradax.sb3._model import Model
+from tradax.spaces import Spec
 
 
 def evaluate_policy(
@@ -29,7 +30,8 @@ def evaluate_policy(
         the lengths.
 
     Raises:
-        ConfigError: `callback` or `render`, which Stable-Baselines3's own function has for VecEnvs.
+        ConfigError: `callback` or `render`, which Stable-Baselines3's own function has for VecEnvs;
+            a model that is not ours; or the environment has other spaces than the model.
         AssertionError: the mean is not above `reward_threshold`.
     """
     if callback is not None or render:
@@ -39,7 +41,18 @@ def evaluate_policy(
         )
     if n_eval_episodes < 1:
         raise ConfigError(f"n_eval_episodes is {n_eval_episodes}; it must be at least 1")
+    if not isinstance(model, Model):
+        raise ConfigError(
+            f"the model is a {type(model).__module__}.{type(model).__name__}; this function takes "
+            "those of tradax.sb3"
+        )
     source = environment(env).source
+    ours, theirs = model.algorithm.spec, source.spec
+    if _sizes(ours) != _sizes(theirs):
+        raise ConfigError(
+            f"the model takes observations of {ours.size} numbers and {ours.action}; the "
+            f"environment has observations of {theirs.size} and {theirs.action}"
+        )
     returns, lengths = model.episodes(
         source.of(n_eval_episodes) if source.jittable else source, n_eval_episodes, deterministic
     )
@@ -49,3 +62,7 @@ def evaluate_policy(
             f"mean reward {mean:.2f} is not above {reward_threshold:.2f}"
         )
     return (returns, lengths) if return_episode_rewards else (mean, spread)
+
+
+def _sizes(spec: Spec) -> tuple[int, int | None, int]:
+    return spec.size, spec.action.n, spec.action.size

@@ -1,7 +1,8 @@
 """Where a model's learning stands: its updates one by one, or many in one compiled program."""
 
+import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -9,8 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tradax import host_updates, training, updates
+from tradax import host_updates, signals, training, updates
 from tradax.errors import TrainingError
+from tradax.host_envs import HostEnvs, HostStep
+from tradax.host_source import HostSource
 from tradax.protocols import Algorithm, Experience, Source, TrainState
 from tradax.rows import culprit
 from tradax.sb3._environments import Seen
@@ -25,7 +28,10 @@ class Learning:
         # Copied, for updates overwrite it.
         self._state = began.state._replace(learner=jax.tree.map(jnp.copy, learner))
         self._sums = began.sums
-        self._source = source
+        self._source, self._listening = source, None
+        if isinstance(source, HostSource):
+            self._listening = Listening(source.envs)
+            self._source = source = dataclasses.replace(source, envs=self._listening)
         if source.jittable:
             carry = _reset(algorithm, source, learner, key)
             self._state = self._state._replace(carry=carry)
@@ -40,12 +46,22 @@ class Learning:
         return self._state.learner
 
     def run(self, algorithm: Algorithm, count: int) -> None:
-        """Raises TrainingError where a number is not finite."""
-        self._state, self._sums, _, finite, _ = updates.run(
-            algorithm, self._source, self._state, self._sums, count
-        )
-        self._check(bool(finite))
+        """Raises TrainingError where a number is not finite.
+
+        An exception, Ctrl-C among them, leaves what was learned before: an update overwrites its
+        input, so that none may come between it and where its result is kept.
+        """
+        if not self._source.jittable:
+            for _ in range(count):
+                self.collect(algorithm)
+                self.learn(algorithm)
+            return
+        with signals.later():
+            self._state, self._sums, _, finite, _ = updates.run(
+                algorithm, self._source, self._state, self._sums, count
+            )
         self.updates_since_log += count
+        self._check(bool(finite))
 
     def collect(self, algorithm: Algorithm) -> Experience:
         """The steps of the next update, without learning from them yet."""
@@ -53,6 +69,8 @@ class Learning:
         collect_key, learn_key, key = _split(state.key)
         collect = _collect if self._source.jittable else _collect_on_host
         before = state.carry
+        if self._listening is not None:
+            self._listening.infos.clear()
         carry, experience, finished = collect(
             algorithm, self._source, state.learner, before, collect_key
         )
@@ -65,8 +83,9 @@ class Learning:
         _, experience, finished, learn_key = self._collected
         given = (algorithm, experience, finished, learn_key)
         state = self._state
-        learner, self._sums, finite = host_updates.learn(given, state.learner, self._sums)
-        self._state = TrainState(learner, state.carry, state.key, state.update + 1)
+        with signals.later():
+            learner, self._sums, finite = host_updates.learn(given, state.learner, self._sums)
+            self._state = TrainState(learner, state.carry, state.key, state.update + 1)
         self._check(bool(finite))
         self.updates_since_log += 1
 
@@ -84,7 +103,8 @@ class Learning:
         for t in range(len(e.reward)):
             earned += e.reward[t]
             length += 1
-            infos: list[dict[str, Any]] = [{} for _ in earned]
+            info = self._listening.infos[t] if self._listening is not None else _nothing
+            infos = [info(i) for i in range(len(earned))]
             for i in np.flatnonzero(e.done[t]):
                 seconds = round(time.perf_counter() - self._began, 6)
                 episode = {"r": float(earned[i]), "l": int(length[i]), "t": seconds}
@@ -92,6 +112,7 @@ class Learning:
                     "episode": episode,
                     "terminal_observation": next_obs[t, i],
                     "TimeLimit.truncated": bool(e.truncated[t, i]),
+                    **infos[i],
                 }
                 earned[i] = length[i] = 0
             yield {
@@ -126,6 +147,27 @@ class Learning:
     def _check(self, finite: bool) -> None:
         if not finite:
             raise TrainingError(f"update {int(self._state.update)}: {culprit(self._sums)}")
+
+
+class Listening(HostEnvs):
+    """Environments on the host, and what they said of the steps since the last update."""
+
+    def __init__(self, envs: HostEnvs):
+        self._envs, self.spec, self.num_envs = envs, envs.spec, envs.num_envs
+        self.observation_space = envs.observation_space
+        self.infos: list[Callable[[int], dict[str, Any]]] = []
+
+    def reset(self, seeds: Sequence[int]) -> np.ndarray:
+        return self._envs.reset(seeds)
+
+    def step(self, action: np.ndarray) -> HostStep:
+        step = self._envs.step(action)
+        self.infos.append(step.info)
+        return step
+
+
+def _nothing(i: int) -> dict[str, Any]:
+    return {}
 
 
 @jax.jit

@@ -1,8 +1,11 @@
 """What a model tells while it learns: a table on the terminal, TensorBoard, and to callbacks."""
 
+import numbers
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 # Names that Stable-Baselines3 gives to what we measure too.
 _NAMES = {"policy_loss": "policy_gradient_loss", "kl": "approx_kl", "temperature": "ent_coef"}
@@ -60,7 +63,7 @@ class Logger:
             print(table(self.name_to_value), flush=True)
         if self._writer is not None:
             for key, value in self.name_to_value.items():
-                if isinstance(value, int | float):
+                if isinstance(value, numbers.Real | np.bool_):
                     self._writer.add_scalar(key, value, step)
             self._writer.flush()
         self.name_to_value.clear()

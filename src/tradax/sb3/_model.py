@@ -19,8 +19,10 @@ from tradax.hooks import Display
 from tradax.policies import NetworkPolicy
 from tradax.protocols import Algorithm, Source
 from tradax.replay import check_memory
-from tradax.sb3 import _weights, _zip
+from tradax.sb3 import _learners as learners
+from tradax.sb3 import _spaces, _weights, _zip
 from tradax.sb3._arguments import Arguments, check, config_of, device_of, schedules
+from tradax.sb3._attributes import Attributes
 from tradax.sb3._callbacks import Callback, as_callback
 from tradax.sb3._environments import Environment, Seen, environment, same_spaces
 from tradax.sb3._hyperparameters import ARGUMENTS
@@ -31,7 +33,7 @@ from tradax.spaces import Spec
 _LONGEST = 1_000_000  # steps of an episode that is evaluated
 
 
-class Model:
+class Model(Attributes):
     """A policy and how it learns, behind Stable-Baselines3's calls.
 
     Where no callback is given, updates run many at a time inside one compiled program. With one,
@@ -46,6 +48,8 @@ class Model:
     counts_episodes: ClassVar[bool] = False
 
     def __init__(self, policy: Any, env: Any, arguments: Arguments):
+        # Plain numbers, as a file keeps them.
+        arguments = {k: v.item() if isinstance(v, np.generic) else v for k, v in arguments.items()}
         check(self.name, policy, arguments)
         self.arguments = arguments
         self.verbose = int(arguments["verbose"])
@@ -63,6 +67,7 @@ class Model:
         self._key = jax.random.key(seed)
         if env is not None:
             found = environment(env)
+            _spaces.check_writable(found.observation_space, found.action_space)
             self._build(found.source.spec, found.source.num_envs, found)
             self._environment = found
 
@@ -78,14 +83,14 @@ class Model:
         self.algorithm: Algorithm = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), algorithm)
         check_memory(self.algorithm.memory())
         self._key, learner_key = jax.random.split(self._key)
-        self.learner: Any = _init(self.algorithm, learner_key)
+        self.learner: Any = learners.init(self.algorithm, learner_key)
 
     # What is deployed.
 
     @property
     def policy(self) -> NetworkPolicy:
         """What is learned, as tradax deploys it: `model.policy.act(obs)`."""
-        return _policy(self.algorithm, self.learner)
+        return learners.policy(self.algorithm, self.learner)
 
     def predict(
         self,
@@ -101,6 +106,11 @@ class Model:
         Raises:
             ValueError: the observation has another shape.
         """
+        if isinstance(observation, tuple):
+            raise ValueError(
+                "the observation is a tuple; env.reset() of Gymnasium returns (observation, info): "
+                "give its first entry"
+            )
         raw = np.asarray(observation)
         shape = self._seen.shape
         single = raw.shape == shape
@@ -111,15 +121,15 @@ class Model:
         obs = self._seen.see(raw, 1 if single else len(raw))
         key = None
         if not deterministic:
-            self._key, key = _split(self._key)
-        action = self._seen.act(np.asarray(_act(self.algorithm, self.learner, obs, key)))
+            self._key, key = learners.split(self._key)
+        action = self._seen.act(np.asarray(learners.act(self.algorithm, self.learner, obs, key)))
         return (action[0] if single else action), state
 
     def episodes(self, source: Source, count: int, deterministic: bool) -> tuple[list, list]:
         """Returns and lengths of `count` episodes, as many at a time as the source has."""
         actor, returns, lengths = self.policy.actor(sample=not deterministic), [], []
         while len(returns) < count:
-            self._key, key = _split(self._key)
+            self._key, key = learners.split(self._key)
             played = play(source, actor, key, _LONGEST)
             returns += np.asarray(played[0], float).tolist()
             lengths += np.asarray(played[1], int).tolist()
@@ -158,7 +168,7 @@ class Model:
             self._learning = Learning(self.algorithm, source, self.learner, key)
         if reset_num_timesteps:
             self.num_timesteps = 0
-        self._total_timesteps = total_timesteps + self.num_timesteps
+        self._total_timesteps = int(total_timesteps) + self.num_timesteps
         self._begun_at = self.num_timesteps
         interval = self.log_interval if log_interval is None else log_interval
         self._logger = Logger(
@@ -175,6 +185,8 @@ class Model:
             else:
                 self._learn_alone(interval, display)
         finally:
+            # Also after Ctrl-C: updates overwrite the learner that they began from.
+            self.learner = self._learning.learner
             if display is not None:
                 display.close()
             self._logger.close()
@@ -189,7 +201,7 @@ class Model:
             if self._heard and not self.counts_episodes:
                 n = min(n, interval - learning.updates_since_log)
             if self._schedules:
-                self._follow_schedules()
+                self._follow_schedules(self.num_timesteps + self.algorithm.steps_per_update)
                 n = 1
             began = time.perf_counter()
             learning.run(self.algorithm, n)
@@ -207,12 +219,12 @@ class Model:
             sys.modules["__main__"].__dict__,
         )
         while self.num_timesteps < self._total_timesteps:
-            self._follow_schedules()
             callback.on_rollout_start()
             learning.collect(self.algorithm)
             if not self._report(callback, learning):
                 break
             callback.on_rollout_end()
+            self._follow_schedules(self.num_timesteps)
             learning.learn(self.algorithm)
             self._counted(learning, 1, steps=0)
             self._log(learning, interval)
@@ -239,8 +251,9 @@ class Model:
         left = self._total_timesteps - self.num_timesteps
         return -(-left // self.algorithm.steps_per_update)
 
-    def _follow_schedules(self) -> None:
-        remaining = 1.0 - self.num_timesteps / self._total_timesteps
+    def _follow_schedules(self, steps: int) -> None:
+        """As after so many steps: those that the next update learns from are among them."""
+        remaining = max(0.0, 1.0 - steps / self._total_timesteps)
         for option, schedule in self._schedules.items():
             value = jnp.float32(schedule(remaining))
             self.algorithm = eqx.tree_at(
@@ -342,6 +355,10 @@ class Model:
             for name, value in self.arguments.items()
             if name in ARGUMENTS[self.name] and isinstance(value, int | float | str | None)
         }
+        if plain.get("target_entropy") == "auto":
+            del plain["target_entropy"]  # Stable-Baselines3 reads a number
+        if self.arguments.get("action_noise") is not None:
+            print("action_noise is not kept in the file: give it to load again", file=sys.stderr)
         _zip.save_model(
             path,
             self.algorithm,
@@ -373,7 +390,8 @@ class Model:
         Args:
             env: where to go on learning; without one the model predicts.
             custom_objects, kwargs: constructor arguments in place of those in the file, such as
-                schedules, which a file does not keep.
+                schedules, which a file does not keep. `lr_schedule` follows from the learning
+                rate and is passed over.
 
         Raises:
             ModelFileError: not such a file, or a model of another algorithm.
@@ -387,6 +405,7 @@ class Model:
         if file.critics > 1:
             networks["n_critics"] = file.critics
         arguments = {**file.arguments, **(custom_objects or {}), **kwargs}
+        arguments.pop("lr_schedule", None)
         arguments.setdefault("policy_kwargs", networks)
         made: Any = cls  # whose arguments are an algorithm's own
         model = made("MlpPolicy", None, device=device, **arguments)
@@ -415,8 +434,9 @@ class Model:
         if not exact_match:
             raise ConfigError("exact_match=False is not supported; give all parameters")
         if isinstance(load_path_or_dict, dict):
+            states = _weights.given(self.algorithm, self.learner, load_path_or_dict)
             self.learner = _weights.from_state(
-                self.algorithm, self.learner, load_path_or_dict, source="parameters"
+                self.algorithm, self.learner, states, source="parameters"
             )
         else:
             file = _zip.open_model(load_path_or_dict, plain=True)
@@ -427,22 +447,3 @@ class Model:
         """What is drawn from now on follows from `seed`."""
         if seed is not None:
             self._key = jax.random.key(seed)
-
-
-@eqx.filter_jit
-def _init(algorithm: Algorithm, key: jax.Array) -> Any:
-    return algorithm.init(key)
-
-
-@eqx.filter_jit
-def _policy(algorithm: Algorithm, learner: Any) -> Any:
-    # Copied, for updates overwrite the learner's own arrays.
-    return jax.tree.map(jnp.copy, algorithm.policy(learner))
-
-
-@eqx.filter_jit
-def _act(algorithm: Algorithm, learner: Any, obs: Any, key: jax.Array | None) -> jax.Array:
-    return algorithm.policy(learner).act(obs, key)
-
-
-_split = jax.jit(jax.random.split)

@@ -4,6 +4,8 @@ We write both and read the text.
 """
 
 import base64
+import math
+import warnings
 from typing import Any
 
 import gymnasium
@@ -16,26 +18,38 @@ from tradax.spaces import ActionSpec, Spec, action_spec
 
 Space = gymnasium.spaces.Box | gymnasium.spaces.Discrete
 _MOST = 2**24
+_TYPES = ("float32", "float64", "int8", "int16", "int32", "int64")
 
 
 def described(space: Any) -> dict[str, Any]:
     """An entry of `data`.
 
     Raises:
-        ConfigError: a space other than Discrete from 0 and Box.
+        ConfigError: a space other than Discrete from 0 and Box of floats or integers.
     """
     if isinstance(space, gymnasium.spaces.Discrete) and space.start == 0:
         code = Call(Global("gymnasium.spaces.discrete", "Discrete"), (int(space.n),))
         plain = {"dtype": "int64", "n": str(space.n), "start": "0", "_shape": []}
         return _pickled("<class 'gymnasium.spaces.discrete.Discrete'>", code) | plain
-    if isinstance(space, gymnasium.spaces.Box) and space.dtype == np.float32:
+    if isinstance(space, gymnasium.spaces.Box) and str(space.dtype) in _TYPES:
         low, high = (_bounds(x) for x in (space.low, space.high))
-        kind = Global("numpy", "float32")
+        kind = Global("numpy", str(space.dtype))
         code = Call(Global("gymnasium.spaces.box", "Box"), (low, high, tuple(space.shape), kind))
         text = {name: _text(getattr(space, name)) for name in ("low", "high")}
-        plain = {"dtype": "float32", "_shape": list(space.shape), **text}
+        plain = {"dtype": str(space.dtype), "_shape": list(space.shape), **text}
         return _pickled("<class 'gymnasium.spaces.box.Box'>", code) | plain
-    raise ConfigError(f"{space} cannot be written; Discrete from 0 and Box of float32 can")
+    raise ConfigError(
+        f"{space} cannot be written to a file; Discrete from 0, and Box of {', '.join(_TYPES)}, can"
+    )
+
+
+def check_writable(*spaces: Any) -> None:
+    """Warns where a model over these spaces can learn, but not be saved."""
+    for space in spaces:
+        try:
+            described(space)
+        except ConfigError as error:
+            warnings.warn(f"the model can learn, but not be saved: {error}", stacklevel=5)
 
 
 def _pickled(kind: str, code: Any) -> dict[str, Any]:
@@ -45,8 +59,8 @@ def _pickled(kind: str, code: Any) -> dict[str, Any]:
 def _bounds(values: np.ndarray) -> Any:
     """One number where all are equal, for short files."""
     if values.size and (values == values.flat[0]).all():
-        return float(values.flat[0])
-    return Call(Global("numpy", "array"), (values.tolist(), "float32"))
+        return values.flat[0].item()
+    return Call(Global("numpy", "array"), (values.tolist(), str(values.dtype)))
 
 
 def _text(values: np.ndarray) -> str:
@@ -59,7 +73,7 @@ def read(entry: Any, name: str, source: str) -> Space:
     """A space from the plain text of its entry in `data`; its pickle is not looked at.
 
     Raises:
-        ModelFileError: other spaces than Discrete from 0 and Box of one axis.
+        ModelFileError: other spaces than Discrete from 0 and Box.
     """
     if not isinstance(entry, dict):
         raise ModelFileError(f"{source}: {name} is missing")
@@ -74,15 +88,19 @@ def read(entry: Any, name: str, source: str) -> Space:
             return gymnasium.spaces.Discrete(n)
         if kind == "Box":
             shape = entry["_shape"] if "_shape" in entry else entry["shape"]
-            if not (isinstance(shape, list) and len(shape) == 1 and 1 <= int(shape[0]) <= _MOST):
+            kind = str(entry.get("dtype", "float32"))
+            if not (isinstance(shape, list) and shape and kind in _TYPES):
                 raise ModelFileError(
-                    f"{source}: {name} is a Box of shape {shape}; only those of one axis are read"
+                    f"{source}: {name} is a Box of shape {shape}, of type {kind}; those with axes "
+                    f"and of {', '.join(_TYPES)} are read"
                 )
-            size = int(shape[0])
+            shape = tuple(int(n) for n in shape)
+            if min(shape) < 1 or math.prod(shape) > _MOST:
+                raise ValueError(f"the shape is {shape}")
             low, high = (
-                _numbers(entry[key], size, sign) for key, sign in (("low", -1), ("high", 1))
+                _numbers(entry[key], shape, kind, sign) for key, sign in (("low", -1), ("high", 1))
             )
-            return gymnasium.spaces.Box(low, high, dtype=np.float32)
+            return gymnasium.spaces.Box(low, high, dtype=np.dtype(kind).type)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         if isinstance(error, ModelFileError):
             raise
@@ -92,15 +110,20 @@ def read(entry: Any, name: str, source: str) -> Space:
     )
 
 
-def _numbers(text: str, size: int, sign: int) -> np.ndarray:
+def _numbers(text: str, shape: tuple[int, ...], kind: str, sign: int) -> np.ndarray:
     """What numpy printed; where it left some out for length, there are no bounds."""
+    dtype, size = np.dtype(kind), math.prod(shape)
     words = text.replace("[", " ").replace("]", " ").split()
     if "..." in words:
-        return np.full(size, sign * np.inf, np.float32)
-    values = np.array([float(word) for word in words], np.float32)
+        if np.issubdtype(dtype, np.integer):
+            limits = np.iinfo(dtype)
+            return np.full(shape, limits.min if sign < 0 else limits.max, dtype)
+        return np.full(shape, sign * np.inf, dtype)
+    number = int if np.issubdtype(dtype, np.integer) else float
+    values = np.array([number(word) for word in words], dtype)
     if values.shape != (size,) or np.isnan(values).any():
         raise ValueError(f"{len(values)} bounds for {size} numbers")
-    return values
+    return values.reshape(shape)
 
 
 def spec_of(observations: Space, actions: Space, source: str) -> Spec:
@@ -112,7 +135,7 @@ def spec_of(observations: Space, actions: Space, source: str) -> Spec:
     if not isinstance(observations, gymnasium.spaces.Box):
         raise ModelFileError(f"{source}: discrete observations are not read; only a Box is")
     try:
-        return Spec(0, observations.shape[0], action_spec(actions))
+        return Spec(0, math.prod(observations.shape), action_spec(actions))
     except ValueError as error:
         raise ModelFileError(f"{source}: {error}") from None
 

@@ -92,6 +92,21 @@ def to_state(algorithm: Any, learner: Any) -> States:
     return _off_policy_state(name, algorithm, learner)
 
 
+def given(algorithm: Any, learner: Any, states: States) -> States:
+    """The same with NumPy arrays, where torch's tensors were given.
+
+    Raises:
+        ModelFileError: these are not all state dictionaries of such a model.
+    """
+    names = set(to_state(algorithm, learner))
+    if names != set(states):
+        raise ModelFileError(
+            f"parameters of {', '.join(sorted(states)) or 'nothing'} were given; this model has "
+            f"{', '.join(sorted(names))}"
+        )
+    return jax.tree.map(lambda x: x.detach().cpu().numpy() if hasattr(x, "detach") else x, states)
+
+
 def from_state(algorithm: Any, learner: Any, states: States, source: str = "state") -> Any:
     """`learner` with the numbers of a state; optimisers that it lacks begin anew.
 

@@ -61,4 +61,6 @@ def act(options: ActOptions) -> int:
     for line in sys.stdin:
         if line.strip():
             print(answers.answer(line), flush=True)
+        else:
+            answers.pass_over()
     return 0

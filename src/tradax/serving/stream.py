@@ -105,6 +105,10 @@ class Stream:
         except TradaxError as error:
             return json.dumps({"error": str(error), "line": self._line})
 
+    def pass_over(self) -> None:
+        """A blank line: counted, not answered."""
+        self._line += 1
+
     def _bar(self, bar: dict[str, Any]) -> str:
         named = [value for name, value in bar.items() if plain_name(name) in SYMBOL]
         trader = self._trader(str(named[0]) if named else None, "bar")

@@ -6,6 +6,8 @@ from typing import Any
 
 import jax
 
+from tradax.config import plain
+from tradax.draws import check_seed
 from tradax.errors import ConfigError
 from tradax.preparation import Request
 from tradax.sweeps import grid as grids
@@ -67,6 +69,8 @@ def check(request: SweepRequest, ray: str | None) -> None:
     """Raises ConfigError where there are not so many devices, or a number makes no sense."""
     if request.run["total_timesteps"] < 1:
         raise ConfigError(f"timesteps is {request.run['total_timesteps']}; it must be at least 1")
+    for seed in request.seeds:
+        check_seed(seed)
     there = len(jax.devices())
     if request.devices < 1 or (ray is None and request.devices > there):
         raise ConfigError(
@@ -133,7 +137,7 @@ def for_cluster(
 
 
 def seed_list(seeds: int | Sequence[int]) -> list[int]:
-    given = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
+    given = list(range(seeds)) if isinstance(seeds, int) else [plain(seed) for seed in seeds]
     if not given:
         raise ConfigError(f"seeds is {seeds}; give at least one")
     if len(set(given)) < len(given):
