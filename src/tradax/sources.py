@@ -197,15 +197,14 @@ def object_name(env: Any) -> str:
     environment = env.env if isinstance(env, JaxSource) else env
     environment = environment[0] if isinstance(environment, tuple) else environment
     name = str(getattr(environment, "name", type(environment).__name__))
-    if isinstance(environment, MarketEnvironment) or not _is_made_by_name(env, name):
+    taken = name in gymnax.registered_envs and not _is_made_by_name(env, name)
+    if isinstance(environment, MarketEnvironment) or taken:
         name = f"{name}-object"  # not one that its name makes again
     return name
 
 
 def _is_made_by_name(env: Any, name: str) -> bool:
     """Whether gymnax makes the same environment, with the same parameters, of the name alone."""
-    if name not in gymnax.registered_envs:
-        return False
     source, same = jax_source(name), jax_source(*env) if isinstance(env, tuple) else env
     same = same if isinstance(same, JaxSource) else jax_source(same)
     leaves, others = (jax.tree.leaves(s.params) for s in (source, same))
