@@ -130,6 +130,12 @@ def test_selling_all_leaves_no_lot_behind(lot_size):
         assert left == 0.0
 
 
+def test_less_than_a_lot_is_not_bought():
+    m = market(*[[1.0] * 4] * 4)
+    info = walk(m, [[BUY, 1], [SELL, 1]], lot_size=1e7, **FLAT)
+    assert info["shares"].tolist() == [0, 0]
+
+
 def test_short_selling_leverage_and_borrow_fees():
     m = market(*[[10.0] * 4] * 4)
     info = walk(m, [[SELL, 1]], allow_short=True, leverage=2.0, borrow_rate=0.252, **FLAT)

@@ -269,6 +269,7 @@ class Trading(MarketEnvironment):
         if self.lot_size is not None:
             # Rounding must not leave a lot behind where an order closes the position.
             closes = jnp.abs(holdings.shares + side * shares) < 1e-3 * self.lot_size
+            closes &= jnp.abs(holdings.shares) > 0.5 * self.lot_size
             whole = jnp.floor(shares / self.lot_size) * self.lot_size
             shares = jnp.where(closes, shares, whole)
         return filled(holdings, side * shares, price, quote, params)
