@@ -14,17 +14,10 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.vec_env import VecNormalize
 
+from test_sb3 import BRIEF, SMALL
 from tradax import cli
 from tradax.errors import ConfigError, ModelFileError
 from tradax.sb3 import PPO, SAC, TD3, evaluate_policy
-
-SMALL = {"n_steps": 32, "batch_size": 32, "n_epochs": 1, "policy_kwargs": {"net_arch": [8]}}
-BRIEF = {
-    "learning_starts": 8,
-    "batch_size": 8,
-    "buffer_size": 64,
-    "policy_kwargs": {"net_arch": [8]},
-}
 
 
 class Clock(gymnasium.Env):

@@ -205,11 +205,12 @@ def object_name(env: Any) -> str:
 
 def _is_made_by_name(env: Any, name: str) -> bool:
     """Whether gymnax makes the same environment, with the same parameters, of the name alone."""
-    source, same = jax_source(name), jax_source(*env) if isinstance(env, tuple) else env
-    same = same if isinstance(same, JaxSource) else jax_source(same)
-    leaves, others = (jax.tree.leaves(s.params) for s in (source, same))
+    made, given = jax_source(name), source_of(env, num_envs=1)
+    if not isinstance(given, JaxSource):
+        return False
+    leaves, others = (jax.tree.leaves(source.params) for source in (made, given))
     return (
-        type(same.env) is type(source.env)
+        type(given.env) is type(made.env)
         and len(leaves) == len(others)
         and all(np.array_equal(a, b) for a, b in zip(leaves, others, strict=True))
     )

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tradax import discovery
+from tradax.config import plain
 from tradax.errors import ConfigError, ModelFileError
 from tradax.evaluation.scoring import play
 from tradax.hooks import Display
@@ -49,7 +50,7 @@ class Model(Attributes):
 
     def __init__(self, policy: Any, env: Any, arguments: Arguments):
         # Plain numbers, as a file keeps them.
-        arguments = {k: v.item() if isinstance(v, np.generic) else v for k, v in arguments.items()}
+        arguments = {name: plain(value) for name, value in arguments.items()}
         check(self.name, policy, arguments)
         self.arguments = arguments
         self.verbose = int(arguments["verbose"])
@@ -350,20 +351,20 @@ class Model(Attributes):
         """Write a zip that Stable-Baselines3 opens, and `load`; see docs/sb3.md."""
         if exclude or include:
             raise ConfigError("exclude and include are not supported; a file holds the same always")
-        plain = {
+        kept = {
             name: value
             for name, value in self.arguments.items()
             if name in ARGUMENTS[self.name] and isinstance(value, int | float | str | None)
         }
-        if plain.get("target_entropy") == "auto":
-            del plain["target_entropy"]  # Stable-Baselines3 reads a number
+        if kept.get("target_entropy") == "auto":
+            del kept["target_entropy"]  # Stable-Baselines3 reads a number
         if self.arguments.get("action_noise") is not None:
             print("action_noise is not kept in the file: give it to load again", file=sys.stderr)
         _zip.save_model(
             path,
             self.algorithm,
             self.learner,
-            arguments=plain,
+            arguments=kept,
             data={
                 "num_timesteps": self.num_timesteps,
                 "_n_updates": self._n_updates,
